@@ -1,13 +1,14 @@
 import { defineConfig } from 'vitest/config'
 
-// Sources import each other through the packages' `triphase-source` door, so tests run what is written, not what was built.
-const resolve = { conditions: ['triphase-source', 'node', 'import', 'module', 'default'] }
+// Sources import each other through the packages' `triphase-source` door, so tests run what is written, not what was
+// built. Node gets these conditions too: with `import` among them, a `require` in a package would get ES modules.
+const conditions = ['triphase-source', 'node']
 
 export default defineConfig({
-  resolve,
-  ssr: { resolve: { conditions: resolve.conditions, externalConditions: resolve.conditions } },
+  ssr: { resolve: { conditions, externalConditions: conditions } },
   test: {
-    include: ['packages/*/test/**/*.test.ts', 'apps/*/test/**/*.test.ts'],
+    include: ['packages/*/test/**/*.test.ts', 'apps/*/test/**/*.test.ts', 'test/**/*.test.ts'],
+    globalSetup: ['packages/triphase/test/support/global-setup.ts'],
     testTimeout: 30_000,
     hookTimeout: 60_000,
   },

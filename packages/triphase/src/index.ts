@@ -1,1 +1,59 @@
-export {}
+export type { Backoff } from './backoff.ts'
+export type { EngineOptions, PoolConfig, QueueConfig } from './config.ts'
+export type { Duration } from './duration.ts'
+export {
+  type CreateEngineOptions,
+  createEngine,
+  Engine,
+  type EnqueueInTransaction,
+  type InTransaction,
+  type PoolState,
+} from './engine.ts'
+export {
+  type ErrorCode,
+  Permanent,
+  RejectedAnswer,
+  RetryAfter,
+  type StoredError,
+  TriphaseError,
+} from './errors.ts'
+export type { ClaimedJob, Job, JobState, Priority } from './job.ts'
+export { type Hint, type Notifier, type NotifierContext, parseHint } from './notifier.ts'
+export { memoryNotifier } from './notifiers/memory.ts'
+export { type PollingOptions, pollingNotifier } from './notifiers/polling.ts'
+export { postgresNotifier } from './notifiers/postgres.ts'
+export type { EnqueueOptions } from './queue/enqueuer.ts'
+export {
+  type AlreadyDone,
+  alreadyDone,
+  type CallContext,
+  type CommitContext,
+  defineStagedTask,
+  type KnownAnswer,
+  knownAnswer,
+  type PrepareContext,
+  type StagedTaskDefinition,
+  stagedTasksFor,
+} from './staged.ts'
+export type { CancelOutcome } from './store/cancel.ts'
+export type { Database } from './store/database.ts'
+export type { InsertedJob } from './store/insert.ts'
+export type { JobAttempt } from './store/inspect.ts'
+export { migrationSql, SCHEMA_VERSION } from './store/migrate.ts'
+export { pgTransactor, type Transactor } from './store/transactor.ts'
+export {
+  cancel,
+  complete,
+  defineTask,
+  discard,
+  type ExecutionContext,
+  type JobContext,
+  type Outcome,
+  snooze,
+  type Task,
+  type TaskDefinition,
+  type TaskOptions,
+  type TaskReference,
+  unchecked,
+} from './task.ts'
+export type { JobEvent, Ledger, Telemetry, TelemetryEvents } from './telemetry.ts'

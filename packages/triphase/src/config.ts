@@ -1,0 +1,193 @@
+import { type Duration, milliseconds } from './duration.ts'
+import { TriphaseError } from './errors.ts'
+import { isQueueName, QUEUE_NAME_RULE } from './task.ts'
+
+/** One of the two pools. */
+export interface PoolConfig {
+  /** Connection URL, `postgres://user:password@host:port/database`. */
+  url?: string
+  /** Most connections open at a time. Default: 6 for the engine (one of them is the heartbeat's), 10 for the application. */
+  size?: number
+  /** Longest wait for a connection. Default: 15 s for the engine, 30 s for the application. */
+  acquireTimeout?: Duration
+}
+
+export interface QueueConfig {
+  /** Jobs of this queue that run at a time in this process. */
+  concurrency: number
+  /** Time for one attempt of a task that sets none. Default 60 s. */
+  timeout?: Duration
+}
+
+/** What can be set for an engine, apart from its tasks and parts. */
+export interface EngineOptions {
+  /** Names this application in `pg_stat_activity` and in the list of processes. Default `'triphase'`. */
+  name?: string
+  /** URL of the database; each pool may have its own. */
+  url?: string
+  /** Pool of the engine: claims, acks, heartbeats. */
+  engine?: PoolConfig
+  /** Pool of the application: prepare and commit of staged tasks. Not used when a `Transactor` is given. */
+  application?: PoolConfig
+  /** A URL whose connections are not pooled per transaction, for LISTEN only. Default: the engine's URL. */
+  directUrl?: string
+  /** Schema of the engine's tables. Default `'triphase'`. */
+  schema?: string
+  /** The queues that this process works on, each with its concurrency or settings. None: the engine only enqueues. */
+  queues?: Record<string, number | QueueConfig>
+  /** How long history is kept, in whole days (a day is dropped when all of it is older). Default 7 days. */
+  retention?: Duration
+  /** How often a process says that it lives. Default 4 s. */
+  heartbeat?: Duration
+  /** How long a process must be seen silent before its jobs are rescued; at least three heartbeats. Default 12 s. */
+  deadAfter?: Duration
+  /** How long `stop` lets running jobs finish before their signals fire. Default 25 s. */
+  grace?: Duration
+  /** How long a handler may take after its signal fired before it is reported as leaked. Default 5 s. */
+  abortGrace?: Duration
+  /** Largest answer of a staged task, in bytes of JSON. Default 16 MiB. */
+  maxAnswerBytes?: number
+}
+
+export interface ResolvedPool {
+  url: string
+  size: number
+  acquireTimeoutMs: number
+}
+
+/** Options with every default filled in; lengths of time are milliseconds. */
+export interface EngineConfig {
+  readonly name: string
+  readonly schema: string
+  readonly engine: ResolvedPool
+  readonly application: ResolvedPool
+  readonly directUrl: string
+  readonly queues: ReadonlyMap<string, { concurrency: number; timeoutMs: number }>
+  readonly retentionMs: number
+  readonly heartbeatMs: number
+  readonly deadAfterMs: number
+  readonly graceMs: number
+  readonly abortGraceMs: number
+  readonly maxAnswerBytes: number
+}
+
+const OPTION_NAMES = new Set<string>([
+  'name',
+  'url',
+  'engine',
+  'application',
+  'directUrl',
+  'schema',
+  'queues',
+  'retention',
+  'heartbeat',
+  'deadAfter',
+  'grace',
+  'abortGrace',
+  'maxAnswerBytes',
+])
+const POOL_NAMES = new Set(['url', 'size', 'acquireTimeout'])
+const QUEUE_NAMES = new Set(['concurrency', 'timeout'])
+const SCHEMA_RULE = 'a lower-case letter or _, then up to 47 lower-case letters, digits or _; not pg_…'
+
+/**
+ * Checks options and fills in the defaults.
+ *
+ * @throws {TriphaseError} `INVALID_CONFIG`, naming every fault at once.
+ */
+export function resolveConfig(options: EngineOptions): EngineConfig {
+  const faults: string[] = []
+  for (const key of Object.keys(options)) {
+    if (!OPTION_NAMES.has(key))
+      faults.push(`${key}: there is no such option (there are ${[...OPTION_NAMES].join(', ')})`)
+  }
+  const time = (name: string, value: Duration, least = 0) => durationOr(faults, name, value, least)
+  const url = options.url ?? options.engine?.url
+  if (!isPostgresUrl(url)) faults.push('url: a postgres:// URL')
+  if (options.directUrl !== undefined && !isPostgresUrl(options.directUrl))
+    faults.push('directUrl: a postgres:// URL')
+  const schema = options.schema ?? 'triphase'
+  if (!/^[a-z_][a-z0-9_]{0,47}$/.test(schema) || schema.startsWith('pg_'))
+    faults.push(`schema: ${SCHEMA_RULE}`)
+  const name = options.name ?? 'triphase'
+  if (!/^[\w.:/ -]{1,40}$/.test(name))
+    faults.push('name: 1 to 40 letters, digits, spaces or any of _ . : / -')
+  const heartbeatMs = time('heartbeat', options.heartbeat ?? '4s', 10)
+  const deadAfterMs = time('deadAfter', options.deadAfter ?? '12s', 30)
+  if (deadAfterMs < 3 * heartbeatMs) faults.push('deadAfter: at least three heartbeats')
+  const config: EngineConfig = {
+    name,
+    schema,
+    engine: pool(faults, 'engine', { url: url ?? '', size: 6, acquireTimeout: '15s', ...options.engine }, 2),
+    application: pool(
+      faults,
+      'application',
+      { url: url ?? '', size: 10, acquireTimeout: '30s', ...options.application },
+      1,
+    ),
+    directUrl: options.directUrl ?? options.engine?.url ?? url ?? '',
+    queues: queueMap(faults, options.queues ?? {}),
+    retentionMs: time('retention', options.retention ?? '7d'),
+    heartbeatMs,
+    deadAfterMs,
+    graceMs: time('grace', options.grace ?? '25s'),
+    abortGraceMs: time('abortGrace', options.abortGrace ?? '5s'),
+    maxAnswerBytes: wholeOr(faults, 'maxAnswerBytes', options.maxAnswerBytes ?? 16 * 1024 * 1024, 1),
+  }
+  if (faults.length > 0)
+    throw new TriphaseError('INVALID_CONFIG', `The engine cannot work like this: ${faults.join('; ')}.`)
+  return Object.freeze(config)
+}
+
+function pool(faults: string[], name: string, given: Required<PoolConfig>, least: number): ResolvedPool {
+  for (const key of Object.keys(given)) {
+    if (!POOL_NAMES.has(key))
+      faults.push(`${name}.${key}: there is no such option (there are ${[...POOL_NAMES].join(', ')})`)
+  }
+  if (!isPostgresUrl(given.url)) faults.push(`${name}.url: a postgres:// URL`)
+  return {
+    url: given.url,
+    size: wholeOr(faults, `${name}.size`, given.size, least),
+    acquireTimeoutMs: durationOr(faults, `${name}.acquireTimeout`, given.acquireTimeout, 1),
+  }
+}
+
+function queueMap(
+  faults: string[],
+  queues: Record<string, number | QueueConfig>,
+): Map<string, { concurrency: number; timeoutMs: number }> {
+  const map = new Map<string, { concurrency: number; timeoutMs: number }>()
+  for (const [name, value] of Object.entries(queues)) {
+    const queue = typeof value === 'number' ? { concurrency: value } : value
+    if (!isQueueName(name)) faults.push(`queues.${name}: ${QUEUE_NAME_RULE}`)
+    for (const key of Object.keys(queue)) {
+      if (!QUEUE_NAMES.has(key)) faults.push(`queues.${name}.${key}: there is no such option`)
+    }
+    map.set(name, {
+      concurrency: wholeOr(faults, `queues.${name}.concurrency`, queue.concurrency, 1),
+      timeoutMs: durationOr(faults, `queues.${name}.timeout`, queue.timeout ?? '60s', 1),
+    })
+  }
+  return map
+}
+
+function durationOr(faults: string[], name: string, value: Duration, least: number): number {
+  try {
+    const length = milliseconds(value)
+    if (length >= least) return length
+  } catch {
+    // Named below, with the others.
+  }
+  faults.push(`${name}: a length of time of at least ${least} ms, such as 15000 or '15s'`)
+  return least
+}
+
+function wholeOr(faults: string[], name: string, value: number, least: number): number {
+  if (Number.isInteger(value) && value >= least) return value
+  faults.push(`${name}: a whole number of at least ${least}`)
+  return least
+}
+
+function isPostgresUrl(url: string | undefined): boolean {
+  return url !== undefined && /^postgres(ql)?:\/\/./.test(url)
+}

@@ -1,0 +1,379 @@
+import type pg from 'pg'
+import { type EngineConfig, type EngineOptions, resolveConfig } from './config.ts'
+import { storedError, TriphaseError } from './errors.ts'
+import type { Job, JobState } from './job.ts'
+import type { Hint, Notifier } from './notifier.ts'
+import { postgresNotifier } from './notifiers/postgres.ts'
+import { type EnqueueOptions, Enqueuer } from './queue/enqueuer.ts'
+import { HintOutbox } from './queue/hints.ts'
+import { type CancelOutcome, cancelJob } from './store/cancel.ts'
+import { Database } from './store/database.ts'
+import { type InsertedJob, onEnginePool, type RunStatement } from './store/insert.ts'
+import { countLiveJobs, findJob, type JobAttempt, jobAttempts } from './store/inspect.ts'
+import { migrate, requireCompatible } from './store/migrate.ts'
+import { notify } from './store/notify.ts'
+import { pauseQueue, resumeQueue, setQueueConcurrency } from './store/queue.ts'
+import { openApplicationPool, pgTransactor, type Transactor } from './store/transactor.ts'
+import { isQueueName, QUEUE_NAME_RULE, type Task, type TaskReference } from './task.ts'
+import { Telemetry } from './telemetry.ts'
+import { Worker } from './worker.ts'
+
+/** @see createEngine */
+export interface CreateEngineOptions<Tx> extends EngineOptions {
+  /** The tasks that this process can run. */
+  tasks?: readonly Task<never, Tx>[]
+  /** How the application's transactions are run. Default: `pg`, on a pool made from `application`. */
+  transactor?: Transactor<Tx>
+  /** How hints travel between processes. Default: `postgresNotifier()`. */
+  notifier?: Notifier
+}
+
+/** Options of one enqueued job, with the transaction that it belongs to. */
+export type EnqueueInTransaction<Tx> = EnqueueOptions & InTransaction<Tx>
+
+export interface InTransaction<Tx> {
+  /** The application's transaction: the job exists exactly if it commits. */
+  tx?: Tx
+  /** `'in-transaction'`: sends the hint from a foreign transaction too, at the price of the lock that NOTIFY takes at commit. */
+  notify?: 'after-commit' | 'in-transaction'
+}
+
+const STATEMENT_TIMEOUT_MS = 15_000
+
+/**
+ * Background jobs on a Postgres. Made by `createEngine`; one per process and schema.
+ *
+ * `Tx` is the application's kind of transaction.
+ */
+export class Engine<Tx> {
+  /** What the engine reports of itself. */
+  readonly telemetry: Telemetry = new Telemetry()
+  readonly #config: EngineConfig
+  readonly #database: Database
+  readonly #heartbeatDatabase: Database
+  readonly #pool: pg.Pool | undefined
+  readonly #transactor: Transactor<Tx>
+  readonly #tasks: ReadonlyMap<string, Task<unknown, never>>
+  readonly #notifier: Notifier
+  readonly #outbox: HintOutbox
+  readonly #enqueuer: Enqueuer
+  readonly #hintsOf = new WeakMap<object, Hint[]>()
+  #worker: Worker | undefined
+  #starting: Promise<void> | undefined
+  #stopping: Promise<void> | undefined
+
+  /** @internal use `createEngine` */
+  constructor(options: CreateEngineOptions<Tx>) {
+    const { tasks, transactor, notifier, ...rest } = options
+    this.#config = resolveConfig(rest)
+    const { engine } = this.#config
+    this.#tasks = tasksByName(tasks ?? [])
+    this.#database = this.#openDatabase(engine.size - 1)
+    this.#heartbeatDatabase = this.#openDatabase(1)
+    if (!transactor) this.#pool = this.#openApplicationPool()
+    this.#transactor = transactor ?? (pgTransactor(this.#pool as pg.Pool) as unknown as Transactor<Tx>)
+    this.#notifier = notifier ?? postgresNotifier()
+    this.#outbox = new HintOutbox(this.#database, this.#notifier, this.telemetry)
+    this.#enqueuer = new Enqueuer(this.telemetry)
+  }
+
+  /**
+   * Brings the schema up to date. Safe to call from every process at every start.
+   *
+   * @returns the versions that were applied.
+   * @throws {TriphaseError} `NO_PERMISSION`, `SCHEMA_TOO_NEW`, `MIGRATION_LOCKED`, `CONNECTION_FAILED`.
+   */
+  migrate(): Promise<number[]> {
+    return migrate(this.#database, this.#config.retentionMs)
+  }
+
+  /**
+   * Starts to work on the configured queues.
+   *
+   * @throws {TriphaseError} `MIGRATION_NEEDED`, `SCHEMA_TOO_NEW`, `NO_PERMISSION`, `CONNECTION_FAILED`.
+   */
+  start(): Promise<void> {
+    this.#starting ??= this.#start().catch((error: unknown) => {
+      this.#starting = undefined
+      throw error
+    })
+    return this.#starting
+  }
+
+  /**
+   * Stops in order: claims nothing more, lets running jobs finish for the grace period, then fires their signals
+   * and hands back what is left without burning an attempt. Closes every connection that the engine opened.
+   *
+   * @param options.graceMs instead of the configured grace period, in milliseconds.
+   */
+  stop(options: { graceMs?: number } = {}): Promise<void> {
+    this.#stopping ??= this.#stop(options.graceMs ?? this.#config.graceMs)
+    return this.#stopping
+  }
+
+  /**
+   * Runs `work` in a transaction of the application. Jobs that it enqueues with `{ tx }` exist exactly if it commits,
+   * and their hints are sent after that.
+   *
+   * @example
+   * await engine.transaction(async (tx) => {
+   *   await tx.query('INSERT INTO orders (id) VALUES ($1)', [id])
+   *   await engine.enqueue(sendReceipt, { orderId: id }, { tx })
+   * })
+   */
+  async transaction<Value>(work: (tx: Tx) => Promise<Value>): Promise<Value> {
+    const hints: Hint[] = []
+    const value = await this.#transactor.transaction(async (tx) => {
+      this.#hintsOf.set(tx as object, hints)
+      try {
+        return await work(tx)
+      } finally {
+        this.#hintsOf.delete(tx as object)
+      }
+    })
+    this.#send(hints)
+    return value
+  }
+
+  /**
+   * Writes a job.
+   *
+   * @returns its id, and whether it was written (false: a live job holds its unique key, and the id is that job's).
+   * @throws {TriphaseError} `INVALID_INPUT`, naming every fault of input and options; nothing is written.
+   * @example
+   * await engine.enqueue(sendReceipt, { orderId: '17' }, { delay: '5m' })
+   */
+  async enqueue<RawInput>(
+    task: TaskReference<RawInput>,
+    input: NoInfer<RawInput>,
+    options: EnqueueInTransaction<Tx> = {},
+  ): Promise<InsertedJob> {
+    const { tx, notify: when, ...rest } = options
+    const [inserted] = await this.#enqueue(task, [{ input, options: rest }], {
+      tx,
+      notify: when,
+    } as InTransaction<Tx>)
+    return inserted as InsertedJob
+  }
+
+  /**
+   * Writes many jobs of one task, all or none, in one statement (two when some have unique keys).
+   *
+   * @returns what `enqueue` returns for each, in the order given.
+   * @example
+   * await engine.enqueueMany(sendReceipt, orders.map(({ id }) => ({ input: { orderId: id } })))
+   */
+  enqueueMany<RawInput>(
+    task: TaskReference<RawInput>,
+    jobs: readonly ({ input: NoInfer<RawInput> } & EnqueueOptions)[],
+    options: InTransaction<Tx> = {},
+  ): Promise<InsertedJob[]> {
+    const items = jobs.map(({ input, ...rest }) => ({
+      input: input as RawInput,
+      options: rest as EnqueueOptions,
+    }))
+    return this.#enqueue(task, items, options)
+  }
+
+  /** A job, live or finished; null when there is none or history no longer has it. */
+  job(id: string): Promise<Job | null> {
+    return isJobId(id) ? findJob(this.#database, id) : Promise.resolve(null)
+  }
+
+  /** The kept attempts of a job, oldest first: failures, crashes, and the ledger of each staged job. */
+  attempts(id: string): Promise<JobAttempt[]> {
+    return isJobId(id) ? jobAttempts(this.#database, id) : Promise.resolve([])
+  }
+
+  /** How many live jobs there are of each queue and state. Reads all of them: for reports, not for every request. */
+  counts(): Promise<{ queue: string; state: JobState; count: number }[]> {
+    return countLiveJobs(this.#database)
+  }
+
+  /**
+   * Cancels a job: a waiting one at once, a running one by firing its signal, wherever it runs.
+   *
+   * @returns `'cancelled'`, `'requested'` (it runs, and has been told), or `'not-found'` (no such live job).
+   */
+  async cancel(id: string): Promise<CancelOutcome> {
+    if (!isJobId(id)) return 'not-found'
+    const reason = new TriphaseError('CANCELLED', 'cancelled on request')
+    const outcome = await cancelJob(
+      this.#database,
+      id,
+      JSON.stringify({ ...storedError(reason), stack: undefined }),
+    )
+    if (outcome === 'requested') this.#send([{ kind: 'cancel', jobId: id }])
+    return outcome
+  }
+
+  /** Stops all processes from claiming a queue's jobs; running jobs go on. */
+  async pauseQueue(queue: string): Promise<void> {
+    await pauseQueue(this.#database, checkedQueue(queue))
+    this.#send([{ kind: 'queue-changed', queue }])
+  }
+
+  async resumeQueue(queue: string): Promise<void> {
+    await resumeQueue(this.#database, checkedQueue(queue))
+    this.#send([{ kind: 'queue-changed', queue }])
+  }
+
+  /** Sets a queue's concurrency per process for all processes, until it is set to null: then each has its configured one again. */
+  async setQueueConcurrency(queue: string, concurrency: number | null): Promise<void> {
+    if (concurrency !== null && !(Number.isInteger(concurrency) && concurrency >= 0)) {
+      throw new TriphaseError('INVALID_OPTIONS', 'concurrency: a whole number of at least 0, or null')
+    }
+    await setQueueConcurrency(this.#database, checkedQueue(queue), concurrency)
+    this.#send([{ kind: 'queue-changed', queue }])
+  }
+
+  /** Connections open now, of the pools that the engine opened. */
+  connections(): { engine: PoolState; application: PoolState | null } {
+    const [shared, heartbeat] = [this.#database.connections, this.#heartbeatDatabase.connections]
+    const pool = this.#pool
+    return {
+      engine: {
+        size: this.#config.engine.size,
+        open: shared.open + heartbeat.open,
+        inUse: shared.inUse + heartbeat.inUse,
+        waiting: shared.waiting,
+      },
+      application: pool
+        ? {
+            size: this.#config.application.size,
+            open: pool.totalCount,
+            inUse: pool.totalCount - pool.idleCount,
+            waiting: pool.waitingCount,
+          }
+        : null,
+    }
+  }
+
+  async #start(): Promise<void> {
+    if (this.#stopping) {
+      throw new TriphaseError(
+        'ENGINE_NOT_RUNNING',
+        'This engine was stopped. Make another one to start again.',
+      )
+    }
+    await requireCompatible(this.#database)
+    const worker = new Worker({
+      config: this.#config,
+      database: this.#database,
+      heartbeatDatabase: this.#heartbeatDatabase,
+      application: this.#transactor as Transactor<unknown>,
+      tasks: this.#tasks,
+      notifier: this.#notifier,
+      outbox: this.#outbox,
+      telemetry: this.telemetry,
+    })
+    await worker.start()
+    this.#worker = worker
+  }
+
+  async #stop(graceMs: number): Promise<void> {
+    await this.#starting?.catch(() => {})
+    await this.#worker?.stop(graceMs)
+    await this.#outbox.flushed()
+    await Promise.all([this.#database.end(), this.#heartbeatDatabase.end(), this.#pool?.end()])
+  }
+
+  async #enqueue<RawInput>(
+    task: TaskReference<RawInput>,
+    items: readonly { input: RawInput; options: EnqueueOptions }[],
+    { tx, notify: when }: InTransaction<Tx>,
+  ): Promise<InsertedJob[]> {
+    if (items.length === 0) return []
+    const run = tx === undefined ? onEnginePool(this.#database) : this.#inside(tx)
+    const { inserted, hints } = await this.#enqueuer.enqueue(run, task, items)
+    if (tx === undefined) this.#send(hints)
+    else this.#hintsOf.get(tx as object)?.push(...hints)
+    if (tx !== undefined && when === 'in-transaction') await notify(run, this.#config.schema, hints)
+    return inserted
+  }
+
+  #inside(tx: Tx): RunStatement {
+    return async (text, values) =>
+      (await this.#transactor.execute(tx, this.#database.text(text), values)).rows
+  }
+
+  /** To this process's own worker at once, to the others by the notifier. */
+  #send(hints: readonly Hint[]): void {
+    for (const hint of hints) this.#worker?.receive(hint)
+    this.#outbox.add(hints)
+  }
+
+  #openDatabase(size: number): Database {
+    const { engine, schema, name } = this.#config
+    const options = {
+      url: engine.url,
+      size,
+      applicationName: `${name}-engine`,
+      acquireTimeoutMs: engine.acquireTimeoutMs,
+      statementTimeoutMs: STATEMENT_TIMEOUT_MS,
+    }
+    const onHeld = (waitMs: number, holdMs: number) =>
+      this.telemetry.emit('pool:held', { pool: 'engine', waitMs, holdMs, jobId: null })
+    return new Database(schema, options, this.#poolError('engine'), onHeld)
+  }
+
+  #openApplicationPool(): pg.Pool {
+    const { application, name } = this.#config
+    return openApplicationPool({
+      ...application,
+      applicationName: name,
+      onError: this.#poolError('application'),
+    })
+  }
+
+  /** A server that closes idle connections is nothing unusual: the pool opens others. */
+  #poolError(pool: string): (error: Error) => void {
+    return (error) => this.telemetry.emit('pool:error', { pool, error: storedError(error) })
+  }
+}
+
+export interface PoolState {
+  size: number
+  open: number
+  inUse: number
+  waiting: number
+}
+
+/**
+ * Makes an engine. It opens no connection before something is asked of it.
+ *
+ * @throws {TriphaseError} `INVALID_CONFIG`, naming every fault of the options at once.
+ * @example
+ * const engine = createEngine({
+ *   url: process.env.DATABASE_URL,
+ *   tasks: [describeImage, sendReceipt],
+ *   queues: { processing: 12, default: 2 },
+ * })
+ * await engine.migrate()
+ * await engine.start()
+ */
+export function createEngine<Tx = pg.PoolClient>(options: CreateEngineOptions<Tx>): Engine<Tx> {
+  return new Engine(options)
+}
+
+function tasksByName(tasks: readonly Task<never, never>[]): Map<string, Task<unknown, never>> {
+  const byName = new Map(tasks.map((task) => [task.name, task as unknown as Task<unknown, never>]))
+  if (byName.size < tasks.length) {
+    const names = tasks.map(({ name }) => name)
+    const twice = names.filter((name, index) => names.indexOf(name) !== index)
+    throw new TriphaseError(
+      'INVALID_CONFIG',
+      `Two tasks have the same name: ${twice.join(', ')}. Names are stored with jobs and must tell tasks apart.`,
+    )
+  }
+  return byName
+}
+
+function checkedQueue(name: string): string {
+  if (isQueueName(name)) return name
+  throw new TriphaseError('INVALID_OPTIONS', `queue: ${QUEUE_NAME_RULE}`)
+}
+
+function isJobId(id: string): boolean {
+  return /^\d{1,18}$/.test(id)
+}

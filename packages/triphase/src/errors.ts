@@ -1,0 +1,121 @@
+/** What went wrong, as a stable string for programs. The message says it to people, with the remedy. */
+export type ErrorCode =
+  | 'ANSWER_TOO_LARGE'
+  | 'CANCELLED'
+  | 'CLAIM_LOST'
+  | 'COMMIT_UNKNOWN'
+  | 'CONNECTION_FAILED'
+  | 'CRASHED_TOO_OFTEN'
+  | 'ENGINE_NOT_RUNNING'
+  | 'INVALID_CONFIG'
+  | 'INVALID_DURATION'
+  | 'INVALID_INPUT'
+  | 'INVALID_ANSWER'
+  | 'INVALID_OPTIONS'
+  | 'MIGRATION_LOCKED'
+  | 'MIGRATION_NEEDED'
+  | 'NO_APPLICATION_DATABASE'
+  | 'NO_PERMISSION'
+  | 'NOT_JSON'
+  | 'SCHEMA_TOO_NEW'
+  | 'STATEMENT_TIMEOUT'
+  | 'STOPPING'
+  | 'TIMEOUT'
+  | 'UNKNOWN_TASK'
+  | 'WRITE_REFUSED'
+
+/**
+ * Every error that Triphase throws or aborts a signal with.
+ *
+ * @example
+ * try { await engine.enqueue(task, input) } catch (error) {
+ *   if (error instanceof TriphaseError && error.code === 'INVALID_INPUT') reply(400, error.message)
+ * }
+ */
+export class TriphaseError extends Error {
+  readonly code: ErrorCode
+
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options)
+    this.name = 'TriphaseError'
+    this.code = code
+  }
+}
+
+/**
+ * Throw it from a handler when trying again cannot help: the job is discarded at once, whatever attempts are left.
+ *
+ * @example
+ * if (response.status === 400) throw new Permanent('the model refused the image', { cause: response })
+ */
+export class Permanent extends Error {
+  constructor(message: string, options?: { cause?: unknown }) {
+    super(message, options)
+    this.name = 'Permanent'
+  }
+}
+
+/**
+ * Throw it from a handler when the other side said when to come back (429 with Retry-After): the job is retried
+ * after that delay, and the attempt does not count towards `maxAttempts`.
+ *
+ * @example
+ * if (response.status === 429) throw new RetryAfter(Number(response.headers.get('retry-after')) * 1000)
+ */
+export class RetryAfter extends Error {
+  /** Milliseconds to wait. */
+  readonly delayMs: number
+
+  constructor(delayMs: number, message?: string, options?: { cause?: unknown }) {
+    super(message ?? `asked to come back in ${delayMs} ms`, options)
+    this.name = 'RetryAfter'
+    this.delayMs = Number.isFinite(delayMs) && delayMs > 0 ? delayMs : 0
+  }
+}
+
+/**
+ * Throw it from a staged task's `commit` when the stored answer cannot be used (the model answered garbage): the
+ * answer is dropped with this attempt, so that the next one calls again. Without it, a stored answer is kept and
+ * the call is never repeated.
+ *
+ * @example
+ * if (!parsed.success) throw new RejectedAnswer('the model did not answer with observations', { cause: parsed.error })
+ */
+export class RejectedAnswer extends Error {
+  /** Names of the steps whose answers are dropped; all of the job's answers when not given. */
+  readonly steps: readonly string[] | undefined
+
+  constructor(message: string, options?: { cause?: unknown; steps?: readonly string[] }) {
+    super(message, options)
+    this.name = 'RejectedAnswer'
+    this.steps = options?.steps
+  }
+}
+
+/** An error as it is stored with a job: bounded in size, without the values that a message might carry along. */
+export interface StoredError {
+  name: string
+  message: string
+  code?: string
+  stack?: string
+  cause?: { name: string; message: string; code?: string }
+}
+
+const MESSAGE_LIMIT = 4_000
+const STACK_LIMIT = 8_000
+
+/** Describes whatever was thrown, in a form that fits into a row. */
+export function storedError(thrown: unknown): StoredError {
+  if (!(thrown instanceof Error))
+    return { name: 'NotAnError', message: String(thrown).slice(0, MESSAGE_LIMIT) }
+  return {
+    ...nameAndMessage(thrown),
+    ...(thrown.stack ? { stack: thrown.stack.slice(0, STACK_LIMIT) } : {}),
+    ...(thrown.cause instanceof Error ? { cause: nameAndMessage(thrown.cause) } : {}),
+  }
+}
+
+function nameAndMessage(error: Error): { name: string; message: string; code?: string } {
+  const code = 'code' in error && typeof error.code === 'string' ? { code: error.code } : {}
+  return { name: error.name, message: error.message.slice(0, MESSAGE_LIMIT), ...code }
+}

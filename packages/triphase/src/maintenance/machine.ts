@@ -1,0 +1,47 @@
+import { readFileSync, readlinkSync } from 'node:fs'
+import { hostname } from 'node:os'
+import type { Peer, ProcessIdentity } from '../store/heartbeat.ts'
+
+/** What tells this process from all others, on this machine and on others. */
+export function processIdentity(name: string, queues: readonly string[]): ProcessIdentity {
+  return {
+    name,
+    host: hostname(),
+    pid: process.pid,
+    machine: machine(),
+    pidStarted: startOf(process.pid),
+    queues,
+  }
+}
+
+/**
+ * Whether a peer is certainly dead: it ran on this very machine, in the same process-id namespace and since the same
+ * boot, and its process id is unused, a zombie's, or was given to a later process. Only Linux tells all of that;
+ * elsewhere, and for peers on other machines, nothing is certain.
+ */
+export function isCertainlyGone(peer: Peer): boolean {
+  if (peer.machine === null || peer.pidStarted === null || peer.machine !== machine()) return false
+  return startOf(peer.pid) !== peer.pidStarted
+}
+
+/** Boot and process-id namespace; two containers on one machine differ in the second. */
+function machine(): string | null {
+  try {
+    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
+    return `${boot}/${readlinkSync('/proc/self/ns/pid')}`
+  } catch {
+    return null
+  }
+}
+
+/** Start time of a living process in clock ticks since boot (proc(5), /proc/PID/stat, field 22); null when it is gone. */
+function startOf(pid: number): string | null {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    // The second field is a name in parentheses, which may itself have spaces and parentheses.
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    return fields[0] === 'Z' || fields[0] === 'X' ? null : (fields[19] ?? null)
+  } catch {
+    return null
+  }
+}

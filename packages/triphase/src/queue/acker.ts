@@ -1,0 +1,151 @@
+import { storedError, TriphaseError } from '../errors.ts'
+import { untilDone } from '../retry.ts'
+import { type Ack, ackedClaims, finishJobs, rescheduleJobs } from '../store/ack.ts'
+import { type Database, isConnectionFailure, isDataError } from '../store/database.ts'
+import { onEnginePool } from '../store/insert.ts'
+import { isMissingPartition, maintainPartitions } from '../store/partitions.ts'
+import type { Telemetry } from '../telemetry.ts'
+
+/** What became of an ack. `lost`: the claim was no longer this process's. */
+export type AckOutcome = 'acked' | 'lost' | 'refused'
+
+interface Lane {
+  waiting: Waiting[]
+  writing: boolean
+  readonly write: typeof finishJobs
+}
+
+interface Waiting {
+  ack: Ack
+  resolve: (outcome: AckOutcome) => void
+}
+
+const LARGEST_BATCH = 500
+
+/**
+ * Writes outcomes in natural batches: while one write is under way the next outcomes gather, and go together. So a
+ * single ack is never delayed, and under load many share a commit. What finishes jobs and what sends them back are
+ * two lanes, each with one write at a time.
+ */
+export class Acker {
+  readonly #database: Database
+  readonly #telemetry: Telemetry
+  readonly #retentionMs: number
+  readonly #giveUp = new AbortController()
+  readonly #finish: Lane = { waiting: [], writing: false, write: finishJobs }
+  readonly #reschedule: Lane = { waiting: [], writing: false, write: rescheduleJobs }
+  readonly #drained = new Set<() => void>()
+  #pending = 0
+
+  constructor(database: Database, telemetry: Telemetry, retentionMs: number) {
+    this.#database = database
+    this.#telemetry = telemetry
+    this.#retentionMs = retentionMs
+  }
+
+  /** Outcomes that are not written yet. */
+  get pending(): number {
+    return this.#pending
+  }
+
+  /** Writes an outcome; resolves once it is written, whatever it takes, or rejects when the acker was told to give up. */
+  add(ack: Ack): Promise<AckOutcome> {
+    const final = ack.state === 'completed' || ack.state === 'cancelled' || ack.state === 'discarded'
+    const lane = final ? this.#finish : this.#reschedule
+    this.#pending++
+    const written = new Promise<AckOutcome>((resolve) => lane.waiting.push({ ack, resolve }))
+    if (!lane.writing) void this.#drain(lane)
+    return written
+  }
+
+  /** Resolves when fewer than `limit` outcomes are waiting. */
+  async below(limit: number): Promise<void> {
+    while (this.#pending >= limit) await new Promise<void>((resolve) => this.#drained.add(resolve))
+  }
+
+  /** From now on a write that fails is not tried again. */
+  giveUp(): void {
+    this.#giveUp.abort()
+  }
+
+  async #drain(lane: Lane): Promise<void> {
+    lane.writing = true
+    while (lane.waiting.length > 0) {
+      const batch = lane.waiting.splice(0, LARGEST_BATCH)
+      await this.#write(lane.write, batch)
+      this.#pending -= batch.length
+      for (const resolve of this.#drained) resolve()
+      this.#drained.clear()
+    }
+    lane.writing = false
+  }
+
+  async #write(write: typeof finishJobs, batch: readonly Waiting[]): Promise<void> {
+    const acks = batch.map(({ ack }) => ack)
+    try {
+      const acked = await this.#persist(() => write(onEnginePool(this.#database), acks))
+      const missed = acks.filter((ack) => !acked.has(ack.jobId))
+      // Nothing to do may mean that the first try was written and its reply lost.
+      const before =
+        missed.length > 0 ? await this.#persist(() => ackedClaims(this.#database, missed)) : new Set<string>()
+      for (const { ack, resolve } of batch) {
+        resolve(acked.has(ack.jobId) || before.has(ack.jobId) ? 'acked' : 'lost')
+      }
+    } catch (error) {
+      await this.#writeApart(write, batch, error)
+    }
+  }
+
+  /** A batch that the database refuses is split until the culprit stands alone; it is discarded without its values. */
+  async #writeApart(write: typeof finishJobs, batch: readonly Waiting[], error: unknown): Promise<void> {
+    if (batch.length > 1 && isDataError(error)) {
+      const middle = batch.length >> 1
+      await this.#write(write, batch.slice(0, middle))
+      await this.#write(write, batch.slice(middle))
+      return
+    }
+    const [only] = batch
+    if (only && isDataError(error) && !(only.ack.state === 'discarded' && only.ack.result === null)) {
+      await this.#write(finishJobs, [{ ...only, ack: refusedAck(only.ack, error) }])
+      return
+    }
+    this.#report(error, null)
+    for (const { resolve } of batch) resolve('refused')
+  }
+
+  #persist<Value>(work: () => Promise<Value>): Promise<Value> {
+    return untilDone(
+      async () => {
+        try {
+          return await work()
+        } catch (error) {
+          if (!isMissingPartition(error)) throw error
+          await maintainPartitions(this.#database, this.#retentionMs)
+          return await work()
+        }
+      },
+      (error) => !isDataError(error),
+      this.#giveUp.signal,
+      (error, pauseMs) => this.#report(error, pauseMs),
+    )
+  }
+
+  #report(error: unknown, retryInMs: number | null): void {
+    const statement = isConnectionFailure(error) ? 'ack (no connection)' : 'ack'
+    this.#telemetry.emit('statement:failed', { statement, error: storedError(error), retryInMs })
+  }
+}
+
+function refusedAck(ack: Ack, cause: unknown): Ack {
+  const error = new TriphaseError(
+    'WRITE_REFUSED',
+    `The database refused what the job returned: ${cause instanceof Error ? cause.message : String(cause)}. Return something that fits into json.`,
+  )
+  return {
+    ...ack,
+    state: 'discarded',
+    result: null,
+    error: JSON.stringify(storedError(error)),
+    attempt: null,
+  }
+}

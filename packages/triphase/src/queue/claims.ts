@@ -1,0 +1,116 @@
+import type { TriphaseError } from '../errors.ts'
+import type { ClaimedJob } from '../job.ts'
+import type { Ack, AttemptRow } from '../store/ack.ts'
+import type { JobEvent, Ledger } from '../telemetry.ts'
+
+/** A claim in the hands of this process, from the moment it arrives until its ack is written or it is lost. */
+export class RunningClaim {
+  readonly job: ClaimedJob
+  readonly startedAt: number = performance.now()
+  readonly ledger: Ledger = { checkouts: 0, waitMs: 0, holdMs: 0, longestHoldMs: 0, phases: {} }
+  /** The handler has ended and its outcome is being written: news that the claim is gone says nothing then. */
+  settled = false
+  lost = false
+  readonly #controller = new AbortController()
+  #phase: { name: string; since: number } | undefined
+
+  constructor(job: ClaimedJob) {
+    this.job = job
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal
+  }
+
+  get phase(): string | undefined {
+    return this.#phase?.name
+  }
+
+  abort(reason: TriphaseError): void {
+    if (!this.signal.aborted) this.#controller.abort(reason)
+  }
+
+  /** Closes the phase that the claim is in and opens the next; the ledger keeps the time of each. */
+  enterPhase(name: string | undefined): void {
+    const now = performance.now()
+    if (this.#phase) {
+      const { name: ended, since } = this.#phase
+      this.ledger.phases[ended] = Math.round(((this.ledger.phases[ended] ?? 0) + now - since) * 100) / 100
+    }
+    this.#phase = name === undefined ? undefined : { name, since: now }
+  }
+
+  /** Counts one checkout of an application connection. */
+  countCheckout(waitMs: number, holdMs: number): void {
+    this.ledger.checkouts++
+    this.ledger.waitMs += waitMs
+    this.ledger.holdMs += holdMs
+    this.ledger.longestHoldMs = Math.max(this.ledger.longestHoldMs, holdMs)
+  }
+
+  /** An ack of this claim; whatever is not given is absent. */
+  ack(state: Ack['state'], details: Partial<Ack>): Ack {
+    const absent = {
+      delayMs: 0,
+      countsAsAttempt: true,
+      result: null,
+      error: null,
+      attempt: null,
+      dropAnswers: null,
+    }
+    return { jobId: this.job.id, claimNo: this.job.claimNo, state, ...absent, ...details }
+  }
+
+  /** What is kept of this claim: how it ended, and its connection time so far. */
+  attemptRow(outcome: AttemptRow['outcome']): AttemptRow {
+    const { phases, ...ledger } = this.ledger
+    return { outcome, ...ledger, phases: JSON.stringify(phases) }
+  }
+
+  event(): JobEvent {
+    const { id: jobId, task, queue, attempt, claimNo } = this.job
+    return { jobId, task, queue, attempt, claimNo }
+  }
+}
+
+/** The claims that this process holds, by job. */
+export class RunningClaims {
+  readonly #claims = new Map<string, RunningClaim>()
+  readonly #emptied = new Set<() => void>()
+
+  get size(): number {
+    return this.#claims.size
+  }
+
+  add(claim: RunningClaim): void {
+    this.#claims.set(claim.job.id, claim)
+  }
+
+  get(jobId: string): RunningClaim | undefined {
+    return this.#claims.get(jobId)
+  }
+
+  /** The claim is acked or lost. A later claim of the same job, which may be there already, stays. */
+  remove(claim: RunningClaim): void {
+    if (this.#claims.get(claim.job.id) !== claim) return
+    this.#claims.delete(claim.job.id)
+    if (this.#claims.size > 0) return
+    for (const resolve of this.#emptied) resolve()
+    this.#emptied.clear()
+  }
+
+  all(): RunningClaim[] {
+    return [...this.#claims.values()]
+  }
+
+  /** What the heartbeat says of this process's claims. */
+  held(): { jobId: string; claimNo: number }[] {
+    return this.all().map(({ job }) => ({ jobId: job.id, claimNo: job.claimNo }))
+  }
+
+  /** Resolves when no claim is left. */
+  empty(): Promise<void> {
+    if (this.#claims.size === 0) return Promise.resolve()
+    return new Promise((resolve) => this.#emptied.add(resolve))
+  }
+}

@@ -1,0 +1,167 @@
+import { storedError, TriphaseError } from '../errors.ts'
+import { untilDone } from '../retry.ts'
+import { ackedClaims, finishJobs } from '../store/ack.ts'
+import { findAnswers, storeAnswer } from '../store/answer.ts'
+import { type Database, isConnectionFailure, isDataError } from '../store/database.ts'
+import { isMissingPartition, maintainPartitions } from '../store/partitions.ts'
+import type { Transactor } from '../store/transactor.ts'
+import { type ExecutionContext, jsonText, Outcome } from '../task.ts'
+import type { Telemetry } from '../telemetry.ts'
+import type { RunningClaim } from './claims.ts'
+
+/** What an execution context works with. */
+export interface ContextParts {
+  database: Database
+  application: Transactor<unknown>
+  telemetry: Telemetry
+  retentionMs: number
+  maxAnswerBytes: number
+  /** Fires when the engine closes its connections: nothing is tried again after that. */
+  closing: AbortSignal
+}
+
+type Context = ExecutionContext<unknown>
+
+/** Makes what the engine offers to the code that runs a claim. */
+export class ExecutionContexts {
+  readonly #parts: ContextParts
+
+  constructor(parts: ContextParts) {
+    this.#parts = parts
+  }
+
+  of(claim: RunningClaim, input: unknown, stopTimer: () => void): Context {
+    const { id, attempt, maxAttempts, tags, insertedAt } = claim.job
+    return {
+      claim: claim.job,
+      job: { id, attempt, maxAttempts, tags, insertedAt },
+      input,
+      signal: claim.signal,
+      idempotencyKey: `${this.#parts.database.schema}-job-${id}`,
+      enterPhase: (name) => {
+        claim.enterPhase(name)
+        this.#parts.telemetry.emit('job:phase', { ...claim.event(), phase: name })
+      },
+      stopTimer,
+      transaction: (work) => this.#transaction(claim, work),
+      query: (text, values = []) => this.#query(claim, text, values),
+      storedAnswers: () =>
+        this.#retried('find answers', () => findAnswers(this.#parts.database, claim.job.id)),
+      storeAnswer: (step, json) => this.#storeAnswer(claim, step, json),
+      commit: (work) => this.#commit(claim, work),
+    }
+  }
+
+  async #transaction<Value>(claim: RunningClaim, work: (tx: unknown) => Promise<Value>): Promise<Value> {
+    const asked = performance.now()
+    let began: number | undefined
+    try {
+      return await this.#parts.application.transaction((tx) => {
+        began = performance.now()
+        return work(tx)
+      })
+    } finally {
+      const ended = performance.now()
+      this.#count(claim, (began ?? ended) - asked, began === undefined ? 0 : ended - began)
+    }
+  }
+
+  async #query(claim: RunningClaim, text: string, values: readonly unknown[]): Promise<{ rows: unknown[] }> {
+    const { application } = this.#parts
+    if (!application.query) return this.#transaction(claim, (tx) => application.execute(tx, text, values))
+    const asked = performance.now()
+    try {
+      return await application.query(text, values)
+    } finally {
+      // A pool's own query does not say when it got its connection: all of it counts as held.
+      this.#count(claim, 0, performance.now() - asked)
+    }
+  }
+
+  #count(claim: RunningClaim, waitMs: number, holdMs: number): void {
+    claim.countCheckout(waitMs, holdMs)
+    this.#parts.telemetry.emit('pool:held', { pool: 'application', waitMs, holdMs, jobId: claim.job.id })
+  }
+
+  async #storeAnswer(claim: RunningClaim, step: string, json: string): Promise<string> {
+    const bytes = Buffer.byteLength(json)
+    if (bytes > this.#parts.maxAnswerBytes) {
+      throw new TriphaseError(
+        'ANSWER_TOO_LARGE',
+        `The answer of step ${step} has ${bytes} bytes, more than maxAnswerBytes (${this.#parts.maxAnswerBytes}). Return less, or store large parts elsewhere and return a reference.`,
+      )
+    }
+    const { id: jobId, claimNo } = claim.job
+    const { database, telemetry } = this.#parts
+    const standing = await this.#retried('store answer', () =>
+      storeAnswer(database, { jobId, claimNo, step, json }),
+    )
+    telemetry.emit('job:answer-stored', { ...claim.event(), step, bytes, first: standing.first })
+    return standing.json
+  }
+
+  /**
+   * The application's rows and the ack, together or not at all. An error after the ack was sent leaves open whether
+   * the transaction committed: then history decides, by job and claim number.
+   */
+  async #commit(claim: RunningClaim, work: (tx: unknown) => Promise<unknown>): Promise<Outcome> {
+    let sent = false
+    let result: unknown
+    const once = () =>
+      this.#transaction(claim, async (tx) => {
+        result = await work(tx)
+        const json = jsonText(result, 'The result')
+        claim.enterPhase('commit')
+        sent = true
+        await this.#acknowledgeIn(tx, claim, json)
+      })
+    try {
+      await once().catch(async (error: unknown) => {
+        if (!isMissingPartition(error)) throw error
+        await maintainPartitions(this.#parts.database, this.#parts.retentionMs)
+        await once()
+      })
+    } catch (error) {
+      if (!sent || isLost(error) || !(await this.#committedAnyway(claim))) throw error
+    }
+    return new Outcome('acknowledged', { result })
+  }
+
+  async #acknowledgeIn(tx: unknown, claim: RunningClaim, result: string): Promise<void> {
+    const { application, database } = this.#parts
+    const ack = claim.ack('completed', { result, attempt: claim.attemptRow('completed') })
+    const run = async (text: string, values: readonly unknown[]) =>
+      (await application.execute(tx, database.text(text), values)).rows
+    const acked = await finishJobs(run, [ack])
+    if (!acked.has(claim.job.id)) {
+      throw new TriphaseError(
+        'CLAIM_LOST',
+        `Job ${claim.job.id} was taken over by another process, which finishes it; this transaction is rolled back.`,
+      )
+    }
+  }
+
+  async #committedAnyway(claim: RunningClaim): Promise<boolean> {
+    const { id: jobId, claimNo } = claim.job
+    const { database } = this.#parts
+    const acked = await this.#retried('find ack', () => ackedClaims(database, [{ jobId, claimNo }]))
+    return acked.has(jobId)
+  }
+
+  #retried<Value>(statement: string, work: () => Promise<Value>): Promise<Value> {
+    const { closing, telemetry } = this.#parts
+    return untilDone(
+      work,
+      (error) => !isDataError(error),
+      closing,
+      (error, retryInMs) => {
+        const name = isConnectionFailure(error) ? `${statement} (no connection)` : statement
+        telemetry.emit('statement:failed', { statement: name, error: storedError(error), retryInMs })
+      },
+    )
+  }
+}
+
+function isLost(error: unknown): boolean {
+  return error instanceof TriphaseError && error.code === 'CLAIM_LOST'
+}

@@ -1,0 +1,156 @@
+import { type Duration, milliseconds } from '../duration.ts'
+import { TriphaseError } from '../errors.ts'
+import { PRIORITIES } from '../job.ts'
+import type { Hint } from '../notifier.ts'
+import {
+  type InsertedJob,
+  insertJobs,
+  insertUniqueJobs,
+  type NewJob,
+  type RunStatement,
+} from '../store/insert.ts'
+import { jsonText, optionFaults, type TaskOptions, type TaskReference, validated } from '../task.ts'
+import type { Telemetry } from '../telemetry.ts'
+
+/** How one job differs from its task's defaults. */
+export interface EnqueueOptions extends Omit<TaskOptions, 'backoff'> {
+  /** Due this long from now. */
+  delay?: Duration
+  /** Due at this time. */
+  runAt?: Date
+  /** Words to find the job by. */
+  tags?: readonly string[]
+  /** While a live job holds this key, no other is written with it. */
+  uniqueKey?: string
+  /** The key stays taken at least this long, even when the job finishes before. */
+  uniqueFor?: Duration
+}
+
+const OPTION_NAMES = new Set(['delay', 'runAt', 'tags', 'uniqueKey', 'uniqueFor'])
+const LARGEST_DELAY_MS = 10 * 365 * 86_400_000
+
+/** Checks inputs and options, and writes jobs; nothing is written unless all of them are right. */
+export class Enqueuer {
+  readonly #telemetry: Telemetry
+
+  constructor(telemetry: Telemetry) {
+    this.#telemetry = telemetry
+  }
+
+  /** @returns what was written, in the order given, and the hints to send once it is committed. */
+  async enqueue<RawInput>(
+    run: RunStatement,
+    task: TaskReference<RawInput>,
+    items: readonly { input: RawInput; options: EnqueueOptions }[],
+  ): Promise<{ inserted: InsertedJob[]; hints: Hint[] }> {
+    const jobs = await checkedJobs(task, items)
+    const inserted = await insertInOrder(run, jobs)
+    const written = jobs.filter((_job, index) => inserted[index]?.created)
+    if (written.length > 0) this.#report(task, inserted, written)
+    return { inserted, hints: hintsOf(written) }
+  }
+
+  #report(task: TaskReference<unknown>, inserted: readonly InsertedJob[], written: readonly NewJob[]): void {
+    const jobIds = inserted.filter(({ created }) => created).map(({ id }) => id)
+    this.#telemetry.emit('job:enqueued', { jobIds, task: task.name, queue: (written[0] as NewJob).queue })
+  }
+}
+
+async function insertInOrder(run: RunStatement, jobs: readonly NewJob[]): Promise<InsertedJob[]> {
+  const plain = jobs.filter((job) => job.uniqueKey === null)
+  const unique = jobs.filter((job) => job.uniqueKey !== null)
+  const written = {
+    plain: plain.length > 0 ? await insertJobs(run, plain) : [],
+    unique: unique.length > 0 ? await insertUniqueJobs(run, unique) : [],
+  }
+  return jobs.map((job) => (job.uniqueKey === null ? written.plain : written.unique).shift() as InsertedJob)
+}
+
+async function checkedJobs<RawInput>(
+  task: TaskReference<RawInput>,
+  items: readonly { input: RawInput; options: EnqueueOptions }[],
+): Promise<NewJob[]> {
+  const jobs: NewJob[] = []
+  const faults: string[] = []
+  for (const [index, { input, options }] of items.entries()) {
+    const where = items.length > 1 ? `[${index}] ` : ''
+    faults.push(...enqueueFaults(options).map((fault) => `${where}${fault}`))
+    try {
+      await validated(task.input, input, 'INVALID_INPUT', `${where}The input of ${task.name}`)
+      if (faults.length === 0)
+        jobs.push(newJob(task, jsonText(input, `${where}The input of ${task.name}`), options))
+    } catch (error) {
+      if (!(error instanceof TriphaseError)) throw error
+      faults.push(error.message)
+    }
+  }
+  if (faults.length > 0) throw new TriphaseError('INVALID_INPUT', faults.join('\n'))
+  return jobs
+}
+
+/** Names each option that is unknown or out of range. */
+function enqueueFaults(options: EnqueueOptions): string[] {
+  const taskOptions = Object.entries(options).filter(
+    ([name, value]) => value !== undefined && !OPTION_NAMES.has(name),
+  )
+  const faults = optionFaults(Object.fromEntries(taskOptions), [...OPTION_NAMES])
+  for (const name of ['delay', 'uniqueFor'] as const) {
+    const value = options[name]
+    if (value !== undefined && !isDelay(value))
+      faults.push(`${name}: a length of time up to 10 years, such as '5m'`)
+  }
+  if (options.runAt !== undefined && Number.isNaN(options.runAt.getTime())) faults.push('runAt: a valid date')
+  if (options.delay !== undefined && options.runAt !== undefined)
+    faults.push('delay and runAt: only one of them')
+  if (options.uniqueFor !== undefined && options.uniqueKey === undefined)
+    faults.push('uniqueFor: needs a uniqueKey')
+  for (const text of [options.uniqueKey ?? 'key', ...(options.tags ?? [])]) {
+    if (!isStorableText(text))
+      faults.push(`${JSON.stringify(text).slice(0, 40)}: 1 to 500 characters, without \\u0000`)
+  }
+  return faults
+}
+
+function isDelay(value: Duration): boolean {
+  try {
+    return milliseconds(value) <= LARGEST_DELAY_MS
+  } catch {
+    return false
+  }
+}
+
+/** Postgres' text has no place for \u0000, and UTF-8 none for half of a surrogate pair. */
+function isStorableText(text: string): boolean {
+  return text.length > 0 && text.length <= 500 && !text.includes('\u0000') && text.isWellFormed()
+}
+
+function newJob(task: TaskReference<unknown>, input: string, options: EnqueueOptions): NewJob {
+  const defaults = task.options
+  return {
+    task: task.name,
+    input,
+    queue: options.queue ?? defaults.queue ?? 'default',
+    priority: PRIORITIES.indexOf(options.priority ?? defaults.priority ?? 'normal'),
+    maxAttempts: options.maxAttempts ?? defaults.maxAttempts ?? 10,
+    maxCrashes: options.maxCrashes ?? defaults.maxCrashes ?? 3,
+    timeoutMs: options.timeout === undefined ? null : milliseconds(options.timeout),
+    delayMs: milliseconds(options.delay ?? 0),
+    runAt: options.runAt ?? null,
+    tags: [...(options.tags ?? [])],
+    uniqueKey: options.uniqueKey ?? null,
+    uniqueForMs: options.uniqueFor === undefined ? null : milliseconds(options.uniqueFor),
+    traceparent: null,
+  }
+}
+
+function hintsOf(jobs: readonly NewJob[]): Hint[] {
+  const queues = new Set<string>()
+  let soonest = Number.POSITIVE_INFINITY
+  for (const job of jobs) {
+    const inMs = job.runAt ? job.runAt.getTime() - Date.now() : job.delayMs
+    if (inMs > 0) soonest = Math.min(soonest, inMs)
+    else queues.add(job.queue)
+  }
+  const scheduled: Hint[] = Number.isFinite(soonest) ? [{ kind: 'scheduled', inMs: soonest }] : []
+  return [...[...queues].map((queue): Hint => ({ kind: 'available', queue })), ...scheduled]
+}

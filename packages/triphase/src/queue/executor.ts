@@ -1,0 +1,227 @@
+import { backoffDelay } from '../backoff.ts'
+import { milliseconds } from '../duration.ts'
+import { Permanent, RejectedAnswer, RetryAfter, storedError, TriphaseError } from '../errors.ts'
+import type { Ack } from '../store/ack.ts'
+import { type ExecutionContext, jsonText, Outcome, type Task, validated } from '../task.ts'
+import type { Telemetry, TelemetryEvents } from '../telemetry.ts'
+import type { Acker } from './acker.ts'
+import type { RunningClaim, RunningClaims } from './claims.ts'
+import type { ExecutionContexts } from './context.ts'
+
+type Settled = { value: unknown } | { thrown: unknown }
+
+/** What the executor needs to know beyond its claim. */
+export interface ExecutorParts {
+  tasks: ReadonlyMap<string, Task<unknown, never>>
+  claims: RunningClaims
+  acker: Acker
+  contexts: ExecutionContexts
+  telemetry: Telemetry
+  queueTimeoutMs: (queue: string) => number
+  abortGraceMs: number
+  /** A job was sent back to waiting, due in so many milliseconds. */
+  onRescheduled: (queue: string, delayMs: number) => void
+}
+
+const UNKNOWN_TASK_DELAY_MS = 30_000
+
+/** Runs claims: from the claimed row to an outcome that the acker writes. */
+export class Executor {
+  readonly #parts: ExecutorParts
+
+  constructor(parts: ExecutorParts) {
+    this.#parts = parts
+  }
+
+  /** Runs one claim. Resolves when its slot is free again: the handler has settled and its outcome was handed over. */
+  async run(claim: RunningClaim): Promise<void> {
+    const { telemetry, contexts } = this.#parts
+    const { job } = claim
+    telemetry.emit('job:started', {
+      ...claim.event(),
+      queuedMs: job.claimedAt.getTime() - job.insertedAt.getTime(),
+    })
+    const task = this.#parts.tasks.get(job.task)
+    if (!task) return this.#unknownTask(claim)
+
+    const timer = this.#startTimer(claim, task)
+    const handler = settle(async () => {
+      const input = await validated(task.input, job.input, 'INVALID_INPUT', `The input of job ${job.id}`)
+      return task.execute(contexts.of(claim, input, () => clearTimeout(timer)) as ExecutionContext<never>)
+    })
+    const settled = await Promise.race([handler, this.#leak(claim)])
+    clearTimeout(timer)
+    claim.enterPhase(undefined)
+    claim.settled = true
+    void this.#acknowledge(claim, task, settled ?? { thrown: claim.signal.reason })
+    if (!settled) {
+      telemetry.emit('job:leaked', { ...claim.event(), reason: (claim.signal.reason as Error).message })
+      await handler
+    }
+  }
+
+  #startTimer(claim: RunningClaim, task: Task<unknown, never>): NodeJS.Timeout {
+    const ofTask = task.options.timeout === undefined ? null : milliseconds(task.options.timeout)
+    const limitMs = claim.job.timeoutMs ?? ofTask ?? this.#parts.queueTimeoutMs(claim.job.queue)
+    return setTimeout(() => {
+      claim.abort(
+        new TriphaseError(
+          'TIMEOUT',
+          `Task ${task.name} took longer than ${limitMs} ms. Raise its timeout, or make its call shorter.`,
+        ),
+      )
+    }, limitMs)
+  }
+
+  /** Resolves with undefined when the handler has ignored its signal for too long. */
+  #leak(claim: RunningClaim): Promise<undefined> {
+    return new Promise((resolve) => {
+      const wait = () => setTimeout(() => resolve(undefined), this.#parts.abortGraceMs).unref()
+      if (claim.signal.aborted) wait()
+      else claim.signal.addEventListener('abort', wait, { once: true })
+    })
+  }
+
+  async #unknownTask(claim: RunningClaim): Promise<void> {
+    const error = new TriphaseError(
+      'UNKNOWN_TASK',
+      `This process has no task ${claim.job.task}, though it works on queue ${claim.job.queue}. Deploy the task here, or take the queue from this process.`,
+    )
+    claim.settled = true
+    const ack = claim.ack('scheduled', { delayMs: UNKNOWN_TASK_DELAY_MS, countsAsAttempt: false })
+    await this.#write(claim, ack, 'job:retried', {
+      delayMs: UNKNOWN_TASK_DELAY_MS,
+      countsAsAttempt: false,
+      error: storedError(error),
+    })
+  }
+
+  async #acknowledge(claim: RunningClaim, task: Task<unknown, never>, settled: Settled): Promise<void> {
+    if (claim.lost) return this.#lost(claim)
+    try {
+      if ('value' in settled) await this.#succeeded(claim, settled.value)
+      else await this.#failed(claim, task, settled.thrown)
+    } catch (thrown) {
+      await this.#failed(claim, task, new Permanent('the outcome cannot be stored', { cause: thrown }))
+    }
+  }
+
+  async #succeeded(claim: RunningClaim, value: unknown): Promise<void> {
+    const outcome = value instanceof Outcome ? value : new Outcome('complete', { result: value })
+    const { result, delayMs, reason } = outcome
+    switch (outcome.kind) {
+      case 'acknowledged':
+        return this.#completed(claim, result)
+      case 'complete': {
+        const attempt = claim.ledger.checkouts > 0 ? claim.attemptRow('completed') : null
+        const ack = claim.ack('completed', { result: jsonText(result, 'The result'), attempt })
+        if ((await this.#parts.acker.add(ack)) === 'acked') this.#completed(claim, result)
+        else this.#lost(claim)
+        return
+      }
+      case 'snooze': {
+        const state = delayMs > 0 ? 'scheduled' : 'available'
+        return this.#write(claim, claim.ack(state, { delayMs, countsAsAttempt: false }), 'job:snoozed', {
+          delayMs,
+        })
+      }
+      case 'cancel':
+        return this.#cancelled(claim, reason ?? null)
+      case 'discard':
+        return this.#discarded(claim, new Permanent(reason ?? 'discarded by its handler'))
+    }
+  }
+
+  async #failed(claim: RunningClaim, task: Task<unknown, never>, thrown: unknown): Promise<void> {
+    const { job } = claim
+    const code = thrown instanceof TriphaseError ? thrown.code : undefined
+    const aborted = (claim.signal.reason as TriphaseError | undefined)?.code
+    if (claim.lost || code === 'CLAIM_LOST') return this.#lost(claim)
+    if (aborted === 'CANCELLED') return this.#cancelled(claim, (claim.signal.reason as Error).message)
+    if (aborted === 'STOPPING') {
+      return this.#write(claim, claim.ack('available', { countsAsAttempt: false }), 'job:handed-back', {})
+    }
+    const error = aborted === 'TIMEOUT' ? claim.signal.reason : thrown
+    if (thrown instanceof RetryAfter && aborted === undefined)
+      return this.#retried(claim, thrown, thrown.delayMs, false)
+    if (isPermanent(error) || job.attempt >= job.maxAttempts) return this.#discarded(claim, error)
+    return this.#retried(claim, error, backoffDelay(job.attempt, task.options.backoff ?? {}), true)
+  }
+
+  #retried(claim: RunningClaim, thrown: unknown, delayMs: number, countsAsAttempt: boolean): Promise<void> {
+    const error = storedError(thrown)
+    const ack = claim.ack('retryable', {
+      delayMs,
+      countsAsAttempt,
+      error: JSON.stringify(error),
+      attempt: claim.attemptRow('retried'),
+      dropAnswers: thrown instanceof RejectedAnswer ? (thrown.steps ?? []) : null,
+    })
+    return this.#write(claim, ack, 'job:retried', { delayMs, countsAsAttempt, error })
+  }
+
+  #cancelled(claim: RunningClaim, reason: string | null): Promise<void> {
+    const error = JSON.stringify(
+      storedError(new TriphaseError('CANCELLED', reason ?? 'cancelled by its handler')),
+    )
+    const ack = claim.ack('cancelled', { error, attempt: claim.attemptRow('cancelled') })
+    return this.#write(claim, ack, 'job:cancelled', { reason })
+  }
+
+  #discarded(claim: RunningClaim, thrown: unknown): Promise<void> {
+    const error = storedError(thrown)
+    const ack = claim.ack('discarded', {
+      error: JSON.stringify(error),
+      attempt: claim.attemptRow('discarded'),
+    })
+    return this.#write(claim, ack, 'job:discarded', { error })
+  }
+
+  async #write<
+    Name extends 'job:retried' | 'job:snoozed' | 'job:handed-back' | 'job:cancelled' | 'job:discarded',
+  >(
+    claim: RunningClaim,
+    ack: Ack,
+    name: Name,
+    details: Omit<TelemetryEvents[Name], keyof ReturnType<RunningClaim['event']>>,
+  ): Promise<void> {
+    const outcome = await this.#parts.acker.add(ack)
+    if (outcome !== 'acked') return this.#lost(claim)
+    this.#parts.claims.remove(claim)
+    if (ack.state === 'retryable' || ack.state === 'scheduled' || ack.state === 'available') {
+      this.#parts.onRescheduled(claim.job.queue, ack.delayMs)
+    }
+    this.#parts.telemetry.emit(name, { ...claim.event(), ...details } as TelemetryEvents[Name])
+  }
+
+  #completed(claim: RunningClaim, result: unknown): void {
+    this.#parts.claims.remove(claim)
+    const durationMs = performance.now() - claim.startedAt
+    this.#parts.telemetry.emit('job:completed', {
+      ...claim.event(),
+      durationMs,
+      ledger: claim.ledger,
+      result,
+    })
+  }
+
+  #lost(claim: RunningClaim): void {
+    claim.lost = true
+    this.#parts.claims.remove(claim)
+    this.#parts.telemetry.emit('job:lost', claim.event())
+  }
+}
+
+async function settle(work: () => Promise<unknown>): Promise<Settled> {
+  try {
+    return { value: await work() }
+  } catch (thrown) {
+    return { thrown }
+  }
+}
+
+const PERMANENT_CODES = new Set(['INVALID_INPUT', 'NOT_JSON', 'ANSWER_TOO_LARGE'])
+
+function isPermanent(error: unknown): boolean {
+  return error instanceof Permanent || (error instanceof TriphaseError && PERMANENT_CODES.has(error.code))
+}

@@ -1,0 +1,54 @@
+import { storedError } from '../errors.ts'
+import type { Hint, Notifier } from '../notifier.ts'
+import type { Database } from '../store/database.ts'
+import type { Telemetry } from '../telemetry.ts'
+
+/**
+ * Sends hints after the commits that they tell of. Equal hints that come while one send is under way go together, so
+ * a thousand enqueues cost a few notifications, and no enqueue waits for one: NOTIFY takes a lock that all committing
+ * transactions of the server share.
+ */
+export class HintOutbox {
+  readonly #database: Database
+  readonly #notifier: Notifier
+  readonly #telemetry: Telemetry
+  #waiting = new Map<string, Hint>()
+  #sending: Promise<void> | undefined
+
+  constructor(database: Database, notifier: Notifier, telemetry: Telemetry) {
+    this.#database = database
+    this.#notifier = notifier
+    this.#telemetry = telemetry
+  }
+
+  add(hints: readonly Hint[]): void {
+    for (const hint of hints) this.#waiting.set(keyOf(hint), hint)
+    if (this.#waiting.size > 0) this.#sending ??= this.#send()
+  }
+
+  /** Resolves when everything that was added is sent, or given up. */
+  async flushed(): Promise<void> {
+    while (this.#sending !== undefined) await this.#sending
+  }
+
+  async #send(): Promise<void> {
+    await new Promise((resolve) => setImmediate(resolve))
+    while (this.#waiting.size > 0) {
+      const hints = [...this.#waiting.values()]
+      this.#waiting = new Map()
+      try {
+        await this.#notifier.publish(this.#database, hints)
+      } catch (error) {
+        // A hint that is lost costs a poll; the truth is in the tables.
+        const event = { statement: 'notify', error: storedError(error), retryInMs: null }
+        this.#telemetry.emit('statement:failed', event)
+      }
+    }
+    this.#sending = undefined
+  }
+}
+
+/** Of several scheduled jobs the earliest is news; anything else is news once. */
+function keyOf(hint: Hint): string {
+  return hint.kind === 'scheduled' ? `scheduled ${Math.ceil(hint.inMs / 100)}` : JSON.stringify(hint)
+}

@@ -1,0 +1,218 @@
+import type { StandardSchemaV1 } from '@standard-schema/spec'
+import type pg from 'pg'
+import { RejectedAnswer, TriphaseError } from './errors.ts'
+import {
+  complete,
+  type ExecutionContext,
+  type JobContext,
+  jsonText,
+  type Outcome,
+  type Task,
+  type TaskOptions,
+  taskOf,
+  validated,
+} from './task.ts'
+
+/** What `prepare` gets. */
+export interface PrepareContext<Input, Tx> extends JobContext<Input> {
+  /** The transaction; committed when `prepare` returns. */
+  readonly tx: Tx
+}
+
+/** What `call` gets. No transaction is open and no connection is held. */
+export interface CallContext<Input, Prepared> extends JobContext<Input> {
+  readonly prepared: Prepared
+  /**
+   * Runs a part of the call whose answer is stored by itself: after a crash the steps that have an answer are not
+   * run again. Names are unique within the task.
+   */
+  step<Answer>(name: string, work: () => Promise<Answer>): Promise<Answer>
+  /** Runs one statement on the application's pool; the connection is given back at once. */
+  query(text: string, values?: readonly unknown[]): Promise<{ rows: unknown[] }>
+}
+
+/** What `commit` gets. */
+export interface CommitContext<Input, Prepared, Answer, Tx> extends JobContext<Input> {
+  readonly tx: Tx
+  readonly prepared: Prepared
+  /** What `call` returned, as JSON carries it: the same on the first attempt as on a later one. */
+  readonly answer: Answer
+}
+
+/** `prepare` found that nothing is left to do: the job is completed with `result`, without call and commit. */
+export class AlreadyDone {
+  readonly result: unknown
+  constructor(result: unknown) {
+    this.result = result
+  }
+}
+
+/** Return it from `prepare` when the work is done already. */
+export function alreadyDone(result?: unknown): AlreadyDone {
+  return new AlreadyDone(result)
+}
+
+/** `prepare` found the call's answer in the application's own tables: `call` is skipped. */
+export class KnownAnswer<Prepared, RawAnswer> {
+  readonly prepared: Prepared
+  readonly answer: RawAnswer
+  constructor(prepared: Prepared, answer: RawAnswer) {
+    this.prepared = prepared
+    this.answer = answer
+  }
+}
+
+/** Return it from `prepare` when the answer is known without a call. */
+export function knownAnswer<Prepared, RawAnswer>(
+  prepared: Prepared,
+  answer: RawAnswer,
+): KnownAnswer<Prepared, RawAnswer> {
+  return new KnownAnswer(prepared, answer)
+}
+
+/** @see defineStagedTask */
+export interface StagedTaskDefinition<RawInput, Input, Prepared, RawAnswer, Answer, Tx> extends TaskOptions {
+  name: string
+  /** Any Standard Schema. Checked when enqueueing and again before running. */
+  input: StandardSchemaV1<RawInput, Input>
+  /** Schema of the stored answer, checked before `commit`: one that does not fit is dropped and the call is made again. */
+  answer?: StandardSchemaV1<RawAnswer, Answer>
+  /** A short transaction: find or create what the call is about. Runs at every attempt, so it must be idempotent. */
+  prepare: (
+    context: PrepareContext<Input, Tx>,
+  ) => Promise<Prepared | AlreadyDone | KnownAnswer<Prepared, RawAnswer>>
+  /** The slow call. Holds no connection. Its answer is stored before anything else happens, and then never asked for again. */
+  call: (context: CallContext<Input, Prepared>) => Promise<RawAnswer>
+  /** A short transaction: write the answer. Commits together with the job's completion. Its return value is the job's result. */
+  commit: (context: CommitContext<Input, Prepared, Answer, Tx>) => unknown
+}
+
+const CALL = 'call'
+
+/**
+ * Defines a task in three phases: a short transaction, a slow call during which no connection is held, and a short
+ * transaction that commits together with the job's completion. Whatever fails after the call's answer was stored,
+ * the call is not made again.
+ *
+ * `Tx` is the transaction of the application's `Transactor`, a `pg` client unless said otherwise (see
+ * `stagedTasksFor`).
+ *
+ * @throws {TriphaseError} `INVALID_OPTIONS`, naming each wrong option.
+ * @example
+ * const describeImage = defineStagedTask({
+ *   name: 'describe-image',
+ *   input: z.object({ imageId: z.string() }),
+ *   prepare: async ({ tx, input }) => findImage(tx, input.imageId),
+ *   call: async ({ prepared, signal, idempotencyKey }) => model.describe(prepared.url, { signal, idempotencyKey }),
+ *   commit: async ({ tx, input, answer }) => saveDescription(tx, input.imageId, answer),
+ * })
+ */
+export function defineStagedTask<
+  RawInput,
+  Input,
+  Prepared,
+  RawAnswer,
+  Answer = RawAnswer,
+  Tx = pg.PoolClient,
+>(definition: StagedTaskDefinition<RawInput, Input, Prepared, RawAnswer, Answer, Tx>): Task<RawInput, Tx> {
+  const {
+    name,
+    input,
+    answer: _answer,
+    prepare: _prepare,
+    call: _call,
+    commit: _commit,
+    ...options
+  } = definition
+  return taskOf(name, input, options, (context) => new StagedRun(definition, context).run())
+}
+
+/**
+ * `defineStagedTask` for another kind of transaction than `pg`'s.
+ *
+ * @example
+ * const defineTask = stagedTasksFor<Transaction<DB>>() // Kysely
+ */
+export function stagedTasksFor<Tx>(): <RawInput, Input, Prepared, RawAnswer, Answer = RawAnswer>(
+  definition: StagedTaskDefinition<RawInput, Input, Prepared, RawAnswer, Answer, Tx>,
+) => Task<RawInput, Tx> {
+  return defineStagedTask
+}
+
+class StagedRun<RawInput, Input, Prepared, RawAnswer, Answer, Tx> {
+  readonly #definition: StagedTaskDefinition<RawInput, Input, Prepared, RawAnswer, Answer, Tx>
+  readonly #context: ExecutionContext<Tx>
+  readonly #job: JobContext<Input>
+
+  constructor(
+    definition: StagedTaskDefinition<RawInput, Input, Prepared, RawAnswer, Answer, Tx>,
+    context: ExecutionContext<Tx>,
+  ) {
+    this.#definition = definition
+    this.#context = context
+    const { input, job, signal, idempotencyKey } = context
+    this.#job = { input: input as Input, job, signal, idempotencyKey }
+  }
+
+  async run(): Promise<Outcome> {
+    const { transaction, stopTimer, enterPhase, signal } = this.#context
+    enterPhase('prepare')
+    const found = await transaction((tx) => this.#definition.prepare({ ...this.#job, tx }))
+    if (found instanceof AlreadyDone) return complete(found.result)
+    signal.throwIfAborted()
+    const known = found instanceof KnownAnswer
+    const prepared = known ? found.prepared : found
+    enterPhase('call')
+    const raw = known ? JSON.parse(jsonText(found.answer, 'The answer')) : await this.#answer(prepared)
+    stopTimer()
+    enterPhase('commit')
+    return this.#commit(prepared, raw)
+  }
+
+  /** The stored answer where there is one, else the call's, stored. */
+  async #answer(prepared: Prepared): Promise<unknown> {
+    const stored = await this.#stored(CALL)
+    if (stored !== undefined) return JSON.parse(stored)
+    const answer = await this.#definition.call({
+      ...this.#job,
+      prepared,
+      step: (name, work) => this.#step(name, work),
+      query: this.#context.query,
+    })
+    return this.#store(CALL, answer)
+  }
+
+  async #step<Value>(name: string, work: () => Promise<Value>): Promise<Value> {
+    if (name === CALL) throw new TriphaseError('INVALID_OPTIONS', `A step cannot be named "${CALL}".`)
+    const stored = await this.#stored(name)
+    if (stored !== undefined) return JSON.parse(stored)
+    this.#context.signal.throwIfAborted()
+    return (await this.#store(name, await work())) as Value
+  }
+
+  /** Only an earlier claim can have stored an answer; while it may still be running, each look is a new one. */
+  async #stored(step: string): Promise<string | undefined> {
+    if (this.#context.claim.claimNo === 1) return undefined
+    return (await this.#context.storedAnswers()).get(step)
+  }
+
+  async #store(step: string, answer: unknown): Promise<unknown> {
+    return JSON.parse(await this.#context.storeAnswer(step, jsonText(answer, `The answer of step ${step}`)))
+  }
+
+  #commit(prepared: Prepared, raw: unknown): Promise<Outcome> {
+    const { commit, answer: schema } = this.#definition
+    return this.#context.commit(async (tx) => {
+      const answer = (schema ? await fitting(schema, raw) : raw) as Answer
+      return commit({ ...this.#job, tx, prepared, answer })
+    })
+  }
+}
+
+async function fitting<Answer>(schema: StandardSchemaV1<unknown, Answer>, raw: unknown): Promise<Answer> {
+  try {
+    return await validated(schema, raw, 'INVALID_ANSWER', 'The answer')
+  } catch (cause) {
+    throw new RejectedAnswer((cause as Error).message, { cause })
+  }
+}

@@ -1,0 +1,243 @@
+import pg from 'pg'
+import { TriphaseError } from '../errors.ts'
+
+/** Where a pool's connections go, and how many there are. */
+export interface PoolOptions {
+  url: string
+  /** Most connections open at a time. */
+  size: number
+  applicationName: string
+  /** Longest wait for a connection, in milliseconds. */
+  acquireTimeoutMs: number
+  /** Longest run of one statement, in milliseconds; then it is cancelled and its connection destroyed. */
+  statementTimeoutMs: number
+}
+
+export type HeldListener = (waitMs: number, holdMs: number) => void
+
+type Rows<Row> = Promise<Row[]>
+
+/** One transaction on the engine's pool. */
+export interface EngineTransaction {
+  query<Row>(sql: string, values?: readonly unknown[]): Rows<Row>
+}
+
+const SCHEMA_NAME = /^[a-z_][a-z0-9_]{0,47}$/
+
+/**
+ * A pool of connections and the schema that the statements mean.
+ *
+ * Statements are written with the schema's default name, `triphase.`, and sent unnamed, one at a time, each a
+ * transaction of its own unless it runs inside `transaction`: all of it works behind a transaction-mode pooler. The
+ * time limit is kept on this side, since poolers refuse `statement_timeout` as a startup parameter.
+ */
+export class Database {
+  readonly schema: string
+  readonly #pool: pg.Pool
+  readonly #options: PoolOptions
+  readonly #texts = new Map<string, string>()
+  readonly #onHeld: HeldListener
+
+  constructor(
+    schema: string,
+    options: PoolOptions,
+    onError: (error: Error) => void = () => {},
+    onHeld: HeldListener = () => {},
+  ) {
+    this.schema = schema
+    this.#options = options
+    this.#onHeld = onHeld
+    this.#pool = new pg.Pool({
+      connectionString: options.url,
+      application_name: options.applicationName,
+      max: options.size,
+      connectionTimeoutMillis: options.acquireTimeoutMs,
+      idleTimeoutMillis: 60_000,
+      keepAlive: true,
+      types: TYPES,
+    })
+    this.#pool.on('error', onError)
+  }
+
+  /** Connections open now, and how many of them are checked out. */
+  get connections(): { open: number; inUse: number; waiting: number } {
+    const { totalCount, idleCount, waitingCount } = this.#pool
+    return { open: totalCount, inUse: totalCount - idleCount, waiting: waitingCount }
+  }
+
+  /** The statement's text for this schema. */
+  text(sql: string): string {
+    const known = this.#texts.get(sql)
+    if (known !== undefined) return known
+    const text = inSchema(sql, this.schema)
+    this.#texts.set(sql, text)
+    return text
+  }
+
+  /** Runs one statement. */
+  query<Row>(sql: string, values: readonly unknown[] = []): Rows<Row> {
+    return this.#checkedOut((client) => this.#run<Row>(client, this.text(sql), values))
+  }
+
+  /** Runs `work` between BEGIN and COMMIT. */
+  transaction<Value>(work: (transaction: EngineTransaction) => Promise<Value>): Promise<Value> {
+    return this.#checkedOut(async (client) => {
+      const query = <Row>(sql: string, values: readonly unknown[] = []) =>
+        this.#run<Row>(client, this.text(sql), values)
+      await query('BEGIN')
+      try {
+        const value = await work({ query })
+        await query('COMMIT')
+        return value
+      } catch (error) {
+        // A connection that cannot roll back is destroyed by #run; the first error is the one that matters.
+        await query('ROLLBACK').catch(() => {})
+        throw error
+      }
+    })
+  }
+
+  async end(): Promise<void> {
+    await this.#pool.end()
+  }
+
+  async #checkedOut<Value>(work: (client: pg.PoolClient) => Promise<Value>): Promise<Value> {
+    const asked = performance.now()
+    const client = await this.#pool.connect().catch((error: unknown) => {
+      throw connectionFailure(error)
+    })
+    const held = performance.now()
+    // pg emits 'error' on a client whose connection ends between two statements: unheard, it would end the process.
+    const unheard = () => {}
+    client.on('error', unheard)
+    let broken = false
+    try {
+      return await work(client)
+    } catch (error) {
+      broken = isConnectionFailure(error)
+      throw error
+    } finally {
+      client.off('error', unheard)
+      client.release(broken)
+      this.#onHeld(held - asked, performance.now() - held)
+    }
+  }
+
+  async #run<Row>(client: pg.PoolClient, text: string, values: readonly unknown[]): Promise<Row[]> {
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<never>((_resolve, reject) => {
+      timer = setTimeout(() => {
+        cancelStatement(client, this.#options.url)
+        reject(statementTimeout(text, this.#options.statementTimeoutMs))
+      }, this.#options.statementTimeoutMs)
+    })
+    const running = client.query(text, values as unknown[])
+    // Once `late` has won, the statement's own end is of no interest.
+    running.catch(() => {})
+    try {
+      return (await Promise.race([running, late])).rows as Row[]
+    } catch (error) {
+      throw isConnectionFailure(error) ? connectionFailure(error) : error
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+}
+
+/** Timestamps as dates, int8 as strings, json as text, whatever the application has set for its own use of `pg`. */
+const PARSERS: Record<number, (text: string) => unknown> = {
+  16: (text) => text === 't',
+  21: Number,
+  23: Number,
+  700: Number,
+  701: Number,
+  1009: pg.types.getTypeParser(1009 as never) as (text: string) => unknown,
+  1184: (text) => new Date(text),
+}
+
+const TYPES = {
+  getTypeParser: (oid: number) => PARSERS[oid] ?? ((text: string) => text),
+} as pg.CustomTypesConfig
+
+/** Puts the configured schema in place of `triphase.`. */
+export function inSchema(sql: string, schema: string): string {
+  return sql.replaceAll(/\btriphase\./g, `${schema}.`)
+}
+
+export function isSchemaName(name: string): boolean {
+  return SCHEMA_NAME.test(name) && !name.startsWith('pg_')
+}
+
+/** Asks the server, over a connection of its own, to give up what `client` waits for; nobody waits for the answer. */
+function cancelStatement(client: pg.PoolClient, url: string): void {
+  const { processID, secretKey } = client as unknown as { processID: number | null; secretKey: number | null }
+  if (!processID) return
+  const canceller = new pg.Client({ connectionString: url })
+  const connection = (canceller as unknown as { connection: CancelConnection }).connection
+  connection.on('connect', () => connection.cancel(processID, secretKey))
+  connection.on('error', () => {})
+  const { host, port } = canceller
+  connection.connect(port, host)
+}
+
+interface CancelConnection {
+  on(event: 'connect' | 'error', listener: () => void): void
+  connect(port: number, host: string): void
+  cancel(processId: number, secretKey: number | null): void
+}
+
+function statementTimeout(text: string, limitMs: number): TriphaseError {
+  return new TriphaseError(
+    'STATEMENT_TIMEOUT',
+    `The database did not answer within ${limitMs} ms: ${text.trim().slice(0, 80).replaceAll(/\s+/g, ' ')}. ` +
+      'Look for locks that are held (pg_stat_activity, pg_locks) and for a network that drops packets.',
+  )
+}
+
+const SYSTEM_CODES = new Set([
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'EPIPE',
+  'ETIMEDOUT',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'ENOENT',
+])
+
+// 57P01-57P05: the server shuts down, crashed, starts up, dropped the database, or ended an idle session.
+const SERVER_CODES = /^(08|57P0|53300)/
+
+/** Whether an error means that there is no connection (any more), so that trying again may help. */
+export function isConnectionFailure(error: unknown): boolean {
+  if (!(error instanceof Error)) return false
+  if (error instanceof TriphaseError) {
+    return error.code === 'CONNECTION_FAILED' || error.code === 'STATEMENT_TIMEOUT'
+  }
+  const code = 'code' in error && typeof error.code === 'string' ? error.code : ''
+  return (
+    SYSTEM_CODES.has(code) ||
+    SERVER_CODES.test(code) ||
+    /Connection terminated|not queryable|timeout exceeded when trying to connect|Client was closed|server_login_retry|pgbouncer/i.test(
+      error.message,
+    )
+  )
+}
+
+function connectionFailure(cause: unknown): TriphaseError {
+  if (cause instanceof TriphaseError) return cause
+  const message =
+    cause instanceof Error ? cause.message || String((cause as { code?: unknown }).code) : String(cause)
+  return new TriphaseError(
+    'CONNECTION_FAILED',
+    `The database cannot be reached: ${message}. Check that it runs and that its URL, user and password are right.`,
+    { cause },
+  )
+}
+
+/** Whether the database refused the values of a statement, so that the same statement can never succeed. */
+export function isDataError(error: unknown): boolean {
+  const code = error instanceof Error && 'code' in error ? String(error.code) : ''
+  return /^(21|22|23|54)/.test(code)
+}

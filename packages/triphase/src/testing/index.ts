@@ -1,0 +1,1 @@
+export { type TestSchema, takeSchema } from './schema-pool.ts'
