@@ -1,1 +1,3 @@
-export {}
+export { type EmbeddedPostgres, startEmbeddedPostgres } from './embedded-postgres.ts'
+export { EmbeddedPostgresError, type EmbeddedPostgresErrorCode } from './errors.ts'
+export type { EmbeddedPostgresOptions } from './options.ts'

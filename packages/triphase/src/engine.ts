@@ -13,6 +13,7 @@ import { countLiveJobs, findJob, type JobAttempt, jobAttempts } from './store/in
 import { migrate, requireCompatible } from './store/migrate.ts'
 import { notify } from './store/notify.ts'
 import { pauseQueue, resumeQueue, setQueueConcurrency } from './store/queue.ts'
+import { retryJob } from './store/retry-job.ts'
 import { openApplicationPool, pgTransactor, type Transactor } from './store/transactor.ts'
 import { isQueueName, QUEUE_NAME_RULE, type Task, type TaskReference } from './task.ts'
 import { Telemetry } from './telemetry.ts'
@@ -21,7 +22,7 @@ import { Worker } from './worker.ts'
 /** @see createEngine */
 export interface CreateEngineOptions<Tx> extends EngineOptions {
   /** The tasks that this process can run. */
-  tasks?: readonly Task<never, Tx>[]
+  tasks?: readonly Task<unknown, Tx>[]
   /** How the application's transactions are run. Default: `pg`, on a pool made from `application`. */
   transactor?: Transactor<Tx>
   /** How hints travel between processes. Default: `postgresNotifier()`. */
@@ -207,6 +208,18 @@ export class Engine<Tx> {
     return outcome
   }
 
+  /**
+   * Runs a discarded or cancelled job again, with a fresh set of attempts and the answers that were stored for it, or
+   * a waiting one now. A job whose unique key is held by another live job stays as it is.
+   *
+   * @returns whether the job is available now.
+   */
+  async retry(id: string): Promise<boolean> {
+    const queue = isJobId(id) ? await retryJob(this.#database, id) : null
+    if (queue !== null) this.#send([{ kind: 'available', queue }])
+    return queue !== null
+  }
+
   /** Stops all processes from claiming a queue's jobs; running jobs go on. */
   async pauseQueue(queue: string): Promise<void> {
     await pauseQueue(this.#database, checkedQueue(queue))
@@ -356,8 +369,8 @@ export function createEngine<Tx = pg.PoolClient>(options: CreateEngineOptions<Tx
   return new Engine(options)
 }
 
-function tasksByName(tasks: readonly Task<never, never>[]): Map<string, Task<unknown, never>> {
-  const byName = new Map(tasks.map((task) => [task.name, task as unknown as Task<unknown, never>]))
+function tasksByName(tasks: readonly Task<unknown, never>[]): Map<string, Task<unknown, never>> {
+  const byName = new Map(tasks.map((task) => [task.name, task]))
   if (byName.size < tasks.length) {
     const names = tasks.map(({ name }) => name)
     const twice = names.filter((name, index) => names.indexOf(name) !== index)

@@ -42,6 +42,7 @@ export type { JobAttempt } from './store/inspect.ts'
 export { migrationSql, SCHEMA_VERSION } from './store/migrate.ts'
 export { pgTransactor, type Transactor } from './store/transactor.ts'
 export {
+  type AbandonContext,
   cancel,
   complete,
   defineTask,

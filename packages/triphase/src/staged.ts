@@ -2,6 +2,7 @@ import type { StandardSchemaV1 } from '@standard-schema/spec'
 import type pg from 'pg'
 import { RejectedAnswer, TriphaseError } from './errors.ts'
 import {
+  type AbandonContext,
   complete,
   type ExecutionContext,
   type JobContext,
@@ -85,6 +86,12 @@ export interface StagedTaskDefinition<RawInput, Input, Prepared, RawAnswer, Answ
   call: (context: CallContext<Input, Prepared>) => Promise<RawAnswer>
   /** A short transaction: write the answer. Commits together with the job's completion. Its return value is the job's result. */
   commit: (context: CommitContext<Input, Prepared, Answer, Tx>) => unknown
+  /**
+   * A short transaction that commits together with the job's end when it is discarded or, while running, cancelled:
+   * mark what `prepare` began as failed. Should it throw, the job ends without it. It does not run for a job that is
+   * cancelled while waiting or discarded because its processes kept dying.
+   */
+  abandon?: (context: AbandonContext<RawInput, Tx>) => unknown
 }
 
 const CALL = 'call'
@@ -122,9 +129,11 @@ export function defineStagedTask<
     prepare: _prepare,
     call: _call,
     commit: _commit,
+    abandon,
     ...options
   } = definition
-  return taskOf(name, input, options, (context) => new StagedRun(definition, context).run())
+  const execute = (context: ExecutionContext<Tx>) => new StagedRun(definition, context).run()
+  return taskOf(name, input, options, execute, abandon as Task<RawInput, Tx>['abandon'])
 }
 
 /**

@@ -110,6 +110,20 @@ export interface ExecutionContext<Tx> extends JobContext<unknown> {
  */
 export interface Task<RawInput = unknown, Tx = unknown> extends TaskReference<RawInput> {
   readonly execute: (context: ExecutionContext<Tx>) => Promise<unknown>
+  /** Runs in the transaction that discards or cancels a job of which this process had a claim. */
+  readonly abandon: ((context: AbandonContext<unknown, Tx>) => unknown) | undefined
+}
+
+/** What a task's `abandon` gets. */
+export interface AbandonContext<RawInput, Tx> {
+  /** Commits together with the job's end. */
+  readonly tx: Tx
+  /** The input as it was enqueued: it may be what is wrong. */
+  readonly input: RawInput
+  readonly job: JobContext<unknown>['job']
+  readonly state: 'discarded' | 'cancelled'
+  /** Why; what the handler threw, where it threw. */
+  readonly error: Error
 }
 
 /** @see defineTask */
@@ -146,6 +160,7 @@ export function taskOf<RawInput, Tx>(
   input: StandardSchemaV1<RawInput, unknown>,
   options: TaskOptions,
   execute: (context: ExecutionContext<Tx>) => Promise<unknown>,
+  abandon?: (context: AbandonContext<unknown, Tx>) => unknown,
 ): Task<RawInput, Tx> {
   const faults = optionFaults(options)
   if (!/^[\w.:/-]{1,200}$/.test(name)) {
@@ -157,7 +172,7 @@ export function taskOf<RawInput, Tx>(
       `Task ${JSON.stringify(name)} cannot work: ${faults.join('; ')}.`,
     )
   }
-  return Object.freeze({ name, input, options: Object.freeze({ ...options }), execute })
+  return Object.freeze({ name, input, options: Object.freeze({ ...options }), execute, abandon })
 }
 
 const OPTION_NAMES = new Set(['queue', 'priority', 'maxAttempts', 'maxCrashes', 'timeout', 'backoff'])

@@ -1,6 +1,6 @@
 import { storedError, TriphaseError } from '../errors.ts'
 import { untilDone } from '../retry.ts'
-import { ackedClaims, finishJobs } from '../store/ack.ts'
+import { type Ack, ackedClaims, finishJobs } from '../store/ack.ts'
 import { findAnswers, storeAnswer } from '../store/answer.ts'
 import { type Database, isConnectionFailure, isDataError } from '../store/database.ts'
 import { isMissingPartition, maintainPartitions } from '../store/partitions.ts'
@@ -100,20 +100,38 @@ export class ExecutionContexts {
     return standing.json
   }
 
+  /** Runs a task's `abandon` and ends its job with `ack`, in one transaction. */
+  async abandon(claim: RunningClaim, ack: Ack, work: (tx: unknown) => unknown): Promise<void> {
+    const once = () =>
+      this.#finishWith(claim, async (tx) => {
+        await work(tx)
+        return ack
+      })
+    await this.#retried('abandon', once, isConnectionFailure)
+  }
+
+  async #commit(claim: RunningClaim, work: (tx: unknown) => Promise<unknown>): Promise<Outcome> {
+    let result: unknown
+    await this.#finishWith(claim, async (tx) => {
+      result = await work(tx)
+      const json = jsonText(result, 'The result')
+      claim.enterPhase('commit')
+      return claim.ack('completed', { result: json, attempt: claim.attemptRow('completed') })
+    })
+    return new Outcome('acknowledged', { result })
+  }
+
   /**
    * The application's rows and the ack, together or not at all. An error after the ack was sent leaves open whether
    * the transaction committed: then history decides, by job and claim number.
    */
-  async #commit(claim: RunningClaim, work: (tx: unknown) => Promise<unknown>): Promise<Outcome> {
+  async #finishWith(claim: RunningClaim, work: (tx: unknown) => Promise<Ack>): Promise<void> {
     let sent = false
-    let result: unknown
     const once = () =>
       this.#transaction(claim, async (tx) => {
-        result = await work(tx)
-        const json = jsonText(result, 'The result')
-        claim.enterPhase('commit')
+        const ack = await work(tx)
         sent = true
-        await this.#acknowledgeIn(tx, claim, json)
+        await this.#acknowledgeIn(tx, ack)
       })
     try {
       await once().catch(async (error: unknown) => {
@@ -124,19 +142,17 @@ export class ExecutionContexts {
     } catch (error) {
       if (!sent || isLost(error) || !(await this.#committedAnyway(claim))) throw error
     }
-    return new Outcome('acknowledged', { result })
   }
 
-  async #acknowledgeIn(tx: unknown, claim: RunningClaim, result: string): Promise<void> {
+  async #acknowledgeIn(tx: unknown, ack: Ack): Promise<void> {
     const { application, database } = this.#parts
-    const ack = claim.ack('completed', { result, attempt: claim.attemptRow('completed') })
     const run = async (text: string, values: readonly unknown[]) =>
       (await application.execute(tx, database.text(text), values)).rows
     const acked = await finishJobs(run, [ack])
-    if (!acked.has(claim.job.id)) {
+    if (!acked.has(ack.jobId)) {
       throw new TriphaseError(
         'CLAIM_LOST',
-        `Job ${claim.job.id} was taken over by another process, which finishes it; this transaction is rolled back.`,
+        `Job ${ack.jobId} was taken over by another process, which finishes it; this transaction is rolled back.`,
       )
     }
   }
@@ -148,17 +164,16 @@ export class ExecutionContexts {
     return acked.has(jobId)
   }
 
-  #retried<Value>(statement: string, work: () => Promise<Value>): Promise<Value> {
+  #retried<Value>(
+    statement: string,
+    work: () => Promise<Value>,
+    mayPass: (error: unknown) => boolean = (error) => !isDataError(error),
+  ): Promise<Value> {
     const { closing, telemetry } = this.#parts
-    return untilDone(
-      work,
-      (error) => !isDataError(error),
-      closing,
-      (error, retryInMs) => {
-        const name = isConnectionFailure(error) ? `${statement} (no connection)` : statement
-        telemetry.emit('statement:failed', { statement: name, error: storedError(error), retryInMs })
-      },
-    )
+    return untilDone(work, mayPass, closing, (error, retryInMs) => {
+      const name = isConnectionFailure(error) ? `${statement} (no connection)` : statement
+      telemetry.emit('statement:failed', { statement: name, error: storedError(error), retryInMs })
+    })
   }
 }
 

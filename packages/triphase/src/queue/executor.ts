@@ -9,10 +9,13 @@ import type { RunningClaim, RunningClaims } from './claims.ts'
 import type { ExecutionContexts } from './context.ts'
 
 type Settled = { value: unknown } | { thrown: unknown }
+type AnyTask = Task<unknown, never>
+type Reported = 'job:retried' | 'job:snoozed' | 'job:handed-back' | 'job:cancelled' | 'job:discarded'
+type Details<Name extends Reported> = Omit<TelemetryEvents[Name], keyof ReturnType<RunningClaim['event']>>
 
 /** What the executor needs to know beyond its claim. */
 export interface ExecutorParts {
-  tasks: ReadonlyMap<string, Task<unknown, never>>
+  tasks: ReadonlyMap<string, AnyTask>
   claims: RunningClaims
   acker: Acker
   contexts: ExecutionContexts
@@ -60,7 +63,7 @@ export class Executor {
     }
   }
 
-  #startTimer(claim: RunningClaim, task: Task<unknown, never>): NodeJS.Timeout {
+  #startTimer(claim: RunningClaim, task: AnyTask): NodeJS.Timeout {
     const ofTask = task.options.timeout === undefined ? null : milliseconds(task.options.timeout)
     const limitMs = claim.job.timeoutMs ?? ofTask ?? this.#parts.queueTimeoutMs(claim.job.queue)
     return setTimeout(() => {
@@ -96,17 +99,17 @@ export class Executor {
     })
   }
 
-  async #acknowledge(claim: RunningClaim, task: Task<unknown, never>, settled: Settled): Promise<void> {
+  async #acknowledge(claim: RunningClaim, task: AnyTask, settled: Settled): Promise<void> {
     if (claim.lost) return this.#lost(claim)
     try {
-      if ('value' in settled) await this.#succeeded(claim, settled.value)
+      if ('value' in settled) await this.#succeeded(claim, task, settled.value)
       else await this.#failed(claim, task, settled.thrown)
     } catch (thrown) {
       await this.#failed(claim, task, new Permanent('the outcome cannot be stored', { cause: thrown }))
     }
   }
 
-  async #succeeded(claim: RunningClaim, value: unknown): Promise<void> {
+  async #succeeded(claim: RunningClaim, task: AnyTask, value: unknown): Promise<void> {
     const outcome = value instanceof Outcome ? value : new Outcome('complete', { result: value })
     const { result, delayMs, reason } = outcome
     switch (outcome.kind) {
@@ -126,25 +129,25 @@ export class Executor {
         })
       }
       case 'cancel':
-        return this.#cancelled(claim, reason ?? null)
+        return this.#cancelled(claim, task, reason ?? null)
       case 'discard':
-        return this.#discarded(claim, new Permanent(reason ?? 'discarded by its handler'))
+        return this.#discarded(claim, task, new Permanent(reason ?? 'discarded by its handler'))
     }
   }
 
-  async #failed(claim: RunningClaim, task: Task<unknown, never>, thrown: unknown): Promise<void> {
+  async #failed(claim: RunningClaim, task: AnyTask, thrown: unknown): Promise<void> {
     const { job } = claim
     const code = thrown instanceof TriphaseError ? thrown.code : undefined
     const aborted = (claim.signal.reason as TriphaseError | undefined)?.code
     if (claim.lost || code === 'CLAIM_LOST') return this.#lost(claim)
-    if (aborted === 'CANCELLED') return this.#cancelled(claim, (claim.signal.reason as Error).message)
+    if (aborted === 'CANCELLED') return this.#cancelled(claim, task, (claim.signal.reason as Error).message)
     if (aborted === 'STOPPING') {
       return this.#write(claim, claim.ack('available', { countsAsAttempt: false }), 'job:handed-back', {})
     }
     const error = aborted === 'TIMEOUT' ? claim.signal.reason : thrown
     if (thrown instanceof RetryAfter && aborted === undefined)
       return this.#retried(claim, thrown, thrown.delayMs, false)
-    if (isPermanent(error) || job.attempt >= job.maxAttempts) return this.#discarded(claim, error)
+    if (isPermanent(error) || job.attempt >= job.maxAttempts) return this.#discarded(claim, task, error)
     return this.#retried(claim, error, backoffDelay(job.attempt, task.options.backoff ?? {}), true)
   }
 
@@ -160,33 +163,67 @@ export class Executor {
     return this.#write(claim, ack, 'job:retried', { delayMs, countsAsAttempt, error })
   }
 
-  #cancelled(claim: RunningClaim, reason: string | null): Promise<void> {
-    const error = JSON.stringify(
-      storedError(new TriphaseError('CANCELLED', reason ?? 'cancelled by its handler')),
-    )
-    const ack = claim.ack('cancelled', { error, attempt: claim.attemptRow('cancelled') })
-    return this.#write(claim, ack, 'job:cancelled', { reason })
+  #cancelled(claim: RunningClaim, task: AnyTask, reason: string | null): Promise<void> {
+    const thrown = new TriphaseError('CANCELLED', reason ?? 'cancelled by its handler')
+    const ack = claim.ack('cancelled', {
+      error: JSON.stringify(storedError(thrown)),
+      attempt: claim.attemptRow('cancelled'),
+    })
+    return this.#end(claim, task, ack, thrown, 'job:cancelled', { reason })
   }
 
-  #discarded(claim: RunningClaim, thrown: unknown): Promise<void> {
+  #discarded(claim: RunningClaim, task: AnyTask, thrown: unknown): Promise<void> {
     const error = storedError(thrown)
     const ack = claim.ack('discarded', {
       error: JSON.stringify(error),
       attempt: claim.attemptRow('discarded'),
     })
-    return this.#write(claim, ack, 'job:discarded', { error })
+    const cause = thrown instanceof Error ? thrown : new Error(error.message)
+    return this.#end(claim, task, ack, cause, 'job:discarded', { error })
   }
 
-  async #write<
-    Name extends 'job:retried' | 'job:snoozed' | 'job:handed-back' | 'job:cancelled' | 'job:discarded',
-  >(
+  /** Ends a job for good, together with what its task wants written then. */
+  async #end<Name extends 'job:cancelled' | 'job:discarded'>(
+    claim: RunningClaim,
+    task: AnyTask,
+    ack: Ack,
+    error: Error,
+    name: Name,
+    details: Details<Name>,
+  ): Promise<void> {
+    if (task.abandon && (await this.#abandoned(claim, task, ack, error))) {
+      return this.#written(claim, ack, name, details)
+    }
+    return this.#write(claim, ack, name, details)
+  }
+
+  async #abandoned(claim: RunningClaim, task: AnyTask, ack: Ack, error: Error): Promise<boolean> {
+    const state = ack.state as 'discarded' | 'cancelled'
+    const { input, ...job } = claim.job
+    try {
+      await this.#parts.contexts.abandon(claim, ack, (tx) =>
+        task.abandon?.({ tx: tx as never, input, job, state, error }),
+      )
+      return true
+    } catch (thrown) {
+      const event = { statement: `abandon of ${task.name}`, error: storedError(thrown), retryInMs: null }
+      this.#parts.telemetry.emit('statement:failed', event)
+      return false
+    }
+  }
+
+  async #write<Name extends Reported>(
     claim: RunningClaim,
     ack: Ack,
     name: Name,
-    details: Omit<TelemetryEvents[Name], keyof ReturnType<RunningClaim['event']>>,
+    details: Details<Name>,
   ): Promise<void> {
     const outcome = await this.#parts.acker.add(ack)
     if (outcome !== 'acked') return this.#lost(claim)
+    this.#written(claim, ack, name, details)
+  }
+
+  #written<Name extends Reported>(claim: RunningClaim, ack: Ack, name: Name, details: Details<Name>): void {
     this.#parts.claims.remove(claim)
     if (ack.state === 'retryable' || ack.state === 'scheduled' || ack.state === 'available') {
       this.#parts.onRescheduled(claim.job.queue, ack.delayMs)

@@ -227,11 +227,18 @@ export function isConnectionFailure(error: unknown): boolean {
 
 function connectionFailure(cause: unknown): TriphaseError {
   if (cause instanceof TriphaseError) return cause
-  const message =
-    cause instanceof Error ? cause.message || String((cause as { code?: unknown }).code) : String(cause)
+  const code = cause instanceof Error && 'code' in cause ? String(cause.code) : ''
+  const message = cause instanceof Error ? cause.message || code : String(cause)
+  if (/^(28|3D)/.test(code)) {
+    return new TriphaseError(
+      'LOGIN_REFUSED',
+      `The database refused the login: ${message}. Check user, password and database name in the URL, and the server's pg_hba.conf.`,
+      { cause },
+    )
+  }
   return new TriphaseError(
     'CONNECTION_FAILED',
-    `The database cannot be reached: ${message}. Check that it runs and that its URL, user and password are right.`,
+    `The database cannot be reached: ${message}. Check that it runs and that host and port in its URL are right.`,
     { cause },
   )
 }

@@ -50,8 +50,10 @@ RETURNING id::text AS id`
 
 // The key decides: whoever gets it writes the job. A key is taken over once its period is over and its job is gone
 // (job_pkey). ON CONFLICT waits for a concurrent holder to commit or roll back; keys are given in order, so that two
-// such statements cannot deadlock. A key that was committed by somebody else while this statement ran is in neither
-// part of the answer: the caller asks again.
+// such statements cannot deadlock. After that wait the key is read as it is now, its job still as of before the wait:
+// so only a key that has not changed since (the same ctid) is taken over, or its new holder's job would seem gone.
+// A key that was committed by somebody else while this statement ran is in neither part of the answer: the caller
+// asks again.
 const INSERT_UNIQUE = /* sql */ `
 WITH new AS (
   SELECT t.*, coalesce(t.run_at, clock_timestamp() + t.delay_ms * interval '1 millisecond') AS due,
@@ -69,6 +71,7 @@ WITH new AS (
   FROM new ORDER BY unique_key
   ON CONFLICT (key) DO UPDATE SET job_id = excluded.job_id, expires_at = excluded.expires_at
     WHERE coalesce(u.expires_at <= clock_timestamp(), true)
+      AND EXISTS (SELECT FROM triphase.job_unique seen WHERE seen.key = u.key AND seen.ctid = u.ctid)
       AND NOT EXISTS (SELECT FROM triphase.job WHERE job.id = u.job_id)
   RETURNING key, job_id
 ), inserted AS (
