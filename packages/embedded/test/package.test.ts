@@ -1,9 +1,19 @@
 import { execFileSync } from 'node:child_process'
-import { chownSync, copyFileSync, existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+} from 'node:fs'
 import { cp } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test } from 'vitest'
 import { findInstalledBinaries } from '../src/binaries.ts'
 import { ordinaryUser } from './ordinary-user.ts'
 import { query } from './query.ts'
@@ -17,22 +27,24 @@ const links: { target: string }[] = JSON.parse(
 )
 let built: string
 
+// As the workspace builds it: one file for each source, so that a module finds the watchdog beside itself.
 beforeAll(() => {
-  built = join(packageRoot, 'node_modules', '.built-for-test')
+  built = mkdtempSync(join(tmpdir(), 'triphase-embedded-built-'))
+  chmodSync(built, 0o755)
   const tsdown = fileURLToPath(new URL('../../../node_modules/tsdown/dist/run.mjs', import.meta.url))
   const options = [
     '--no-config',
     '--unbundle',
-    '--format',
-    'esm',
+    '--no-fixed-extension',
     '--platform',
     'node',
     '--logLevel',
     'error',
   ]
   execFileSync(process.execPath, [tsdown, 'src/*.ts', ...options, '--out-dir', built], { cwd: packageRoot })
-  return () => rmSync(built, { recursive: true, force: true })
 })
+
+afterAll(() => rmSync(built, { recursive: true }))
 
 /** A project with the built package, and the binaries as npm leaves them when it runs no install scripts. */
 async function project(): Promise<string> {

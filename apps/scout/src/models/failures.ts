@@ -207,7 +207,8 @@ function retryAfter(headers: Record<string, string>, now: number): number | null
 
 function reasonOf(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error)
-  return storableText(withoutSecrets(text).slice(0, LONGEST_REASON))
+  // Cut first as well: the patterns take quadratic time, and a server may send megabytes.
+  return storableText(withoutSecrets(text.slice(0, LONGEST_REASON * 4)).slice(0, LONGEST_REASON))
 }
 
 /** Takes out of a foreign message what may be secret: query strings and users in URLs, keys, and what looks like one. */
