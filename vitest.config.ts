@@ -6,6 +6,7 @@ const conditions = ['triphase-source', 'node']
 
 export default defineConfig({
   ssr: { resolve: { conditions, externalConditions: conditions } },
+  environments: { __vitest__: { resolve: { conditions, externalConditions: conditions } } }, // Runs the global setup.
   test: {
     include: ['packages/*/test/**/*.test.ts', 'apps/*/test/**/*.test.ts', 'test/**/*.test.ts'],
     globalSetup: ['packages/triphase/test/support/global-setup.ts'],

@@ -7,7 +7,7 @@ const ENGINE = 'packages/triphase/src'
 const LINES = [
   ['testing/'],
   ['runner.ts', 'log.ts'],
-  ['index.ts', 'engine.ts'],
+  ['index.ts', 'engine.ts', 'worker.ts'],
   ['staged.ts', 'sweeps/', 'guard/'],
   ['queue/', 'maintenance/', 'notifiers/'],
   ['notifier.ts', 'plugin.ts'],

@@ -2,7 +2,7 @@ import { statSync } from 'node:fs'
 import { chown } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
-const NOBODY = 65_534
+const NOBODY = process.platform === 'darwin' ? 4_294_967_294 : 65_534
 
 /** Whom the server runs as, and who therefore owns everything in the directory. */
 export interface Account {

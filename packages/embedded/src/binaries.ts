@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import { accessSync, constants, existsSync, lstatSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { chmod, copyFile, mkdir, readdir, readlink, rename, rm, symlink } from 'node:fs/promises'
 import { createRequire } from 'node:module'
@@ -7,7 +6,7 @@ import { basename, dirname, join, relative } from 'node:path'
 import type { Account } from './account.ts'
 import { EmbeddedPostgresError, hasCode, ignoreCode } from './errors.ts'
 import type { Layout } from './layout.ts'
-import { ownIdentity } from './process-identity.ts'
+import { removeUnfinished, unfinishedName } from './unfinished.ts'
 
 /** A folder with `bin`, `lib` and `share`, complete and executable for the account of the server. */
 export interface Binaries {
@@ -124,11 +123,20 @@ async function copyFor(account: Account, layout: Layout, installed: InstalledBin
   const copy = inside ? join(layout.directory, name) : join(sharedFolder(account), `triphase-${name}`)
   if (!inside) assertOwn(copy)
   if (isWhole(original, copy)) return copy
-  const unfinished = `${copy}.${ownIdentity()}-${randomBytes(6).toString('hex')}`
+  const unfinished = unfinishedName(copy)
   await copyFolder(original, unfinished)
   await makeLinks(unfinished)
   await replace(copy, unfinished)
+  await (inside ? removeOtherCopies(layout, copy) : removeUnfinished(dirname(copy), 'triphase-binaries-'))
   return copy
+}
+
+/** Those of earlier versions of the platform package. */
+async function removeOtherCopies(layout: Layout, copy: string): Promise<void> {
+  for (const entry of await readdir(layout.directory)) {
+    const isOther = entry.startsWith('binaries-') && entry !== basename(copy)
+    if (isOther) await rm(join(layout.directory, entry), { recursive: true, force: true })
+  }
 }
 
 /** Where root's copies lie that its own folder would hide. Every directory of root shares them. */

@@ -7,9 +7,9 @@ import type { Account } from './account.ts'
 import type { Binaries } from './binaries.ts'
 import { diskFull, EmbeddedPostgresError } from './errors.ts'
 import type { Layout } from './layout.ts'
-import { ownIdentity } from './process-identity.ts'
 import { dataFolderFor, startProgram } from './server-program.ts'
 import { SUPERUSER } from './simple-query.ts'
+import { unfinishedName } from './unfinished.ts'
 
 /** The major version of the data that the shipped binaries read and write. */
 const POSTGRES_MAJOR = '18'
@@ -17,7 +17,7 @@ const POSTGRES_MAJOR = '18'
 /** Makes the cluster unless it exists. Killed half-way, it leaves only a folder that the next start removes. */
 export async function ensureCluster(layout: Layout, binaries: Binaries, account: Account): Promise<void> {
   if (existsSync(layout.cluster)) return assertVersion(layout)
-  const unfinished = `${layout.cluster}.${ownIdentity()}-${randomBytes(6).toString('hex')}`
+  const unfinished = unfinishedName(layout.cluster)
   const data = join(unfinished, 'data')
   const password = join(unfinished, 'password')
   try {

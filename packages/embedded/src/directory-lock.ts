@@ -1,11 +1,11 @@
-import { randomBytes } from 'node:crypto'
 import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Account } from './account.ts'
 import { EmbeddedPostgresError, hasCode } from './errors.ts'
 import type { Layout } from './layout.ts'
-import { isAlive, ownIdentity, type ProcessIdentity, pidOf } from './process-identity.ts'
+import { isAlive, type ProcessIdentity, pidOf } from './process-identity.ts'
+import { unfinishedName } from './unfinished.ts'
 
 // Longer than the longest start (recovery of a large cluster after a crash), which happens with the lock held.
 const WAIT_MILLISECONDS = 150_000
@@ -25,8 +25,9 @@ export async function withDirectoryLock<T>(
   account: Account,
   work: () => Promise<T>,
 ): Promise<T> {
-  const name = `${ownIdentity()}-${randomBytes(6).toString('hex')}`
-  await acquire(layout, account, name)
+  const prepared = unfinishedName(layout.lock)
+  const name = basename(prepared).slice(basename(layout.lock).length + 1)
+  await acquire(layout, account, prepared, name)
   try {
     return await work()
   } finally {
@@ -34,8 +35,7 @@ export async function withDirectoryLock<T>(
   }
 }
 
-async function acquire(layout: Layout, account: Account, name: string): Promise<void> {
-  const prepared = `${layout.lock}.${name}`
+async function acquire(layout: Layout, account: Account, prepared: string, name: string): Promise<void> {
   const deadline = Date.now() + WAIT_MILLISECONDS
   try {
     await mkdir(prepared)

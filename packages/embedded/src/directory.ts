@@ -1,9 +1,9 @@
-import { chmod, chown, mkdir, readdir, realpath, rm, stat, writeFile } from 'node:fs/promises'
-import { basename, dirname, join } from 'node:path'
+import { chmod, chown, mkdir, readdir, realpath, stat, writeFile } from 'node:fs/promises'
+import { basename, dirname } from 'node:path'
 import type { Account } from './account.ts'
 import { EmbeddedPostgresError, ignoreCode } from './errors.ts'
 import type { Layout } from './layout.ts'
-import { isAlive } from './process-identity.ts'
+import { removeUnfinished } from './unfinished.ts'
 
 const MARKER = {
   about:
@@ -49,12 +49,7 @@ export async function claim(layout: Layout, account: Account): Promise<void> {
     await writeFile(layout.marker, `${JSON.stringify(MARKER, null, 2)}\n`)
     await account.give(layout.marker)
   }
-  for (const entry of entries) {
-    const maker = /^(?:lock|cluster|binaries-.*)\.(\d+-[^-]+)-[0-9a-f]+/.exec(entry)?.[1]
-    const isLeftOver = maker !== undefined && !isAlive(maker)
-    // A killed starter's initdb may still be writing: its folder is only removed once that has failed.
-    if (isLeftOver) await rm(join(layout.directory, entry), { recursive: true, force: true, maxRetries: 5 })
-  }
+  await removeUnfinished(layout.directory)
 }
 
 async function closeToOthers(layout: Layout, account: Account): Promise<void> {

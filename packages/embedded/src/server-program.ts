@@ -44,7 +44,8 @@ export async function startProgram(options: ServerProgram): Promise<ChildProcess
     env: ENVIRONMENT,
     stdio,
     detached: true,
-    ...account.drop,
+    // spawn() takes a signed number, which the nobody of macOS is only as -2.
+    ...(account.drop && { uid: account.drop.uid | 0, gid: account.drop.gid | 0 }),
   })
   try {
     await once(child, 'spawn')

@@ -56,6 +56,11 @@ export async function ensureWatchdog(layout: Layout, account: Account): Promise<
   }
 }
 
+/** The caller's, but not NODE_OPTIONS with a debugger or a loader, nor other wishes of that kind. */
+function environmentForNode(): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('NODE_')))
+}
+
 /** Called with the lock held when the last user leaves: nothing touches the directory after its `stop()` returned. */
 export async function endWatchdog(layout: Layout): Promise<void> {
   const watchdog = await recordedWatchdog(layout)

@@ -9,7 +9,6 @@ import {
   statSync,
   utimesSync,
 } from 'node:fs'
-import { cp } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
 import { accountFor } from '../src/account.ts'
@@ -139,7 +138,7 @@ onLinuxAsRoot(
   'binaries out of reach are copied to where the server gets at them, and mended there',
   async () => {
     const packageRoot = join(closedFolder(), 'package')
-    await cp(installed.packageRoot, packageRoot, { recursive: true, verbatimSymlinks: true })
+    execFileSync('cp', ['-a', installed.packageRoot, packageRoot])
     const hidden = { packageRoot, version: `test-${process.pid}` }
     const copy = `/var/tmp/triphase-binaries-${hidden.version}`
     onTestFinished(() => rmSync(copy, { recursive: true, force: true }))

@@ -210,7 +210,7 @@ test('the watchdog is not fooled by a user whose pid now belongs to another proc
   const user = new UserProcess({ directory })
   await user.nextMessage()
   const [pid, birth] = identityOf(process.pid).split('-')
-  const reused = `${pid}-1${birth}-abcdef`
+  const reused = `${pid}-1${birth}-abcdefabcdef`
   writeFileSync(join(directory, 'users', reused), '')
   await user.kill()
   await until('the server is stopped', () => postmastersOf(directory).length === 0)
@@ -235,9 +235,9 @@ test('a lock and users of killed processes are not in the way, even of a process
   const directory = await usedDirectory()
   await (await startEmbeddedPostgres({ directory })).stop()
   const [pid, birth] = identityOf(process.pid).split('-')
-  writeFileSync(join(directory, 'lock', `${pid}-1${birth}-abcdef`), '')
-  mkdirSync(join(directory, `lock.${pid}-1${birth}-abcdef`))
-  mkdirSync(join(directory, `cluster.${pid}-1${birth}-abcdef`))
+  writeFileSync(join(directory, 'lock', `${pid}-1${birth}-abcdefabcdef`), '')
+  mkdirSync(join(directory, `lock.${pid}-1${birth}-abcdefabcdef`))
+  mkdirSync(join(directory, `cluster.${pid}-1${birth}-abcdefabcdef`))
   writeFileSync(join(directory, 'watchdog'), `${pid}-1${birth}`)
   const server = await startEmbeddedPostgres({ directory })
   expect(readdirSync(directory).filter((name) => name.includes('abcdef'))).toEqual([])

@@ -52,7 +52,8 @@ async function project(): Promise<string> {
   const modules = join(folder, 'node_modules')
   await cp(built, join(modules, '@triphase', 'embedded', 'dist'), { recursive: true })
   copyFileSync(join(packageRoot, 'package.json'), join(modules, '@triphase', 'embedded', 'package.json'))
-  await cp(installed.packageRoot, platformPackage(folder), { recursive: true, verbatimSymlinks: true })
+  mkdirSync(dirname(platformPackage(folder)))
+  execFileSync('cp', ['-a', installed.packageRoot, platformPackage(folder)])
   for (const { target } of links) rmSync(join(platformPackage(folder), target), { force: true })
   copyFileSync(new URL('./programs/use-server.ts', import.meta.url), join(folder, 'use-server.mts'))
   return folder

@@ -1,4 +1,5 @@
 import { randomInt } from 'node:crypto'
+import { readFileSync, statSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
@@ -60,6 +61,25 @@ test('users that come and go at random always find a server that works', async (
     expect(user.child.exitCode).toBe(0)
   }
   expect(processesIn(directory)).toEqual([])
+})
+
+test('a user that comes while the watchdog stops the server gets one that stays', async () => {
+  const directory = await usedDirectory()
+  const killed = new UserProcess({ directory })
+  await killed.nextMessage()
+  const log = () => readFileSync(join(directory, 'server.log'), 'utf8')
+  const stopsBefore = log().split('received fast shutdown').length
+  await killed.kill()
+  await until('the watchdog acts', () => log().split('received fast shutdown').length > stopsBefore)
+
+  const server = await startEmbeddedPostgres({ directory })
+  const beats = new Set<number>()
+  await until('the watchdog has looked again', async () => {
+    beats.add(statSync(join(directory, 'watchdog')).mtimeMs)
+    expect(await query(server.url, 'SELECT 1')).toBe(1)
+    return beats.size > 3
+  })
+  await server.stop()
 })
 
 test('a port that is taken between its choice and the start is given up for another', async () => {

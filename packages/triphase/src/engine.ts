@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import type pg from 'pg'
 import { type EngineConfig, type EngineOptions, resolveConfig } from './config.ts'
 import { storedError, TriphaseError } from './errors.ts'
@@ -40,6 +41,7 @@ export interface InTransaction<Tx> {
 }
 
 const STATEMENT_TIMEOUT_MS = 15_000
+const CLOSE_MS = 5_000
 
 /**
  * Background jobs on a Postgres. Made by `createEngine`; one per process and schema.
@@ -67,10 +69,12 @@ export class Engine<Tx> {
   constructor(options: CreateEngineOptions<Tx>) {
     const { tasks, transactor, notifier, ...rest } = options
     this.#config = resolveConfig(rest)
-    const { engine } = this.#config
+    const { engine, heartbeatMs } = this.#config
     this.#tasks = tasksByName(tasks ?? [])
-    this.#database = this.#openDatabase(engine.size - 1)
-    this.#heartbeatDatabase = this.#openDatabase(1)
+    this.#database = this.#openDatabase(engine.size - 1, engine.acquireTimeoutMs, STATEMENT_TIMEOUT_MS)
+    // A beat that takes longer than the pause to the next is better given up: its connection may be dead.
+    const beatMs = Math.max(1_000, heartbeatMs)
+    this.#heartbeatDatabase = this.#openDatabase(1, beatMs, beatMs)
     if (!transactor) this.#pool = this.#openApplicationPool()
     this.#transactor = transactor ?? (pgTransactor(this.#pool as pg.Pool) as unknown as Transactor<Tx>)
     this.#notifier = notifier ?? postgresNotifier()
@@ -288,7 +292,9 @@ export class Engine<Tx> {
     await this.#starting?.catch(() => {})
     await this.#worker?.stop(graceMs)
     await this.#outbox.flushed()
-    await Promise.all([this.#database.end(), this.#heartbeatDatabase.end(), this.#pool?.end()])
+    const closed = Promise.all([this.#database.end(), this.#heartbeatDatabase.end(), this.#pool?.end()])
+    // A pool waits for what is checked out, and a handler that ignores its signal may never give it back.
+    await Promise.race([closed, delay(CLOSE_MS, undefined, { ref: false })])
   }
 
   async #enqueue<RawInput>(
@@ -316,14 +322,14 @@ export class Engine<Tx> {
     this.#outbox.add(hints)
   }
 
-  #openDatabase(size: number): Database {
+  #openDatabase(size: number, acquireTimeoutMs: number, statementTimeoutMs: number): Database {
     const { engine, schema, name } = this.#config
     const options = {
       url: engine.url,
       size,
       applicationName: `${name}-engine`,
-      acquireTimeoutMs: engine.acquireTimeoutMs,
-      statementTimeoutMs: STATEMENT_TIMEOUT_MS,
+      acquireTimeoutMs,
+      statementTimeoutMs,
     }
     const onHeld = (waitMs: number, holdMs: number) =>
       this.telemetry.emit('pool:held', { pool: 'engine', waitMs, holdMs, jobId: null })

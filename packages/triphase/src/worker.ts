@@ -243,7 +243,7 @@ export class Worker {
   #learn(beat: Beat): void {
     const { telemetry, config } = this.#parts
     for (const jobId of beat.cancelled) this.#cancel(jobId)
-    for (const jobId of beat.lost) this.#lose(this.#claims.get(jobId))
+    for (const { jobId, claimNo } of beat.lost) this.#lose(this.#claims.get(jobId), claimNo)
     const settings = new Map(beat.queues.map((queue) => [queue.name, queue]))
     for (const [queue, producer] of this.#producers) {
       const changed = producer.apply(settings.get(queue) ?? { paused: false, concurrency: null })
@@ -269,8 +269,8 @@ export class Worker {
   }
 
   /** The claim is somebody else's now. While its own outcome is being written, the ack finds that out by itself. */
-  #lose(claim: RunningClaim | undefined): void {
-    if (!claim || claim.settled) return
+  #lose(claim: RunningClaim | undefined, claimNo: number): void {
+    if (!claim || claim.job.claimNo !== claimNo || claim.settled) return
     claim.lost = true
     claim.abort(
       new TriphaseError(
@@ -284,7 +284,7 @@ export class Worker {
     const { telemetry } = this.#parts
     const claims = this.#claims.all()
     telemetry.emit('process:lost', { processId: this.processId, aborted: claims.length })
-    for (const claim of claims) this.#lose(claim)
+    for (const claim of claims) this.#lose(claim, claim.job.claimNo)
     for (const producer of this.#producers.values()) producer.wake()
   }
 

@@ -52,7 +52,7 @@ export class Janitor {
   }
 
   /** Makes partitions ahead, drops old ones, deletes what is left over. */
-  async prune(now: Date = new Date()): Promise<TelemetryEvents['history:pruned']> {
+  async prune(now?: Date): Promise<TelemetryEvents['history:pruned']> {
     const { made, dropped, postponed } = await maintainPartitions(this.#database, this.#retentionMs, now)
     const orphans = await deleteLeftovers(this.#database, this.#retentionMs)
     const pruned = { partitionsMade: made, partitionsDropped: dropped, postponed, orphans }

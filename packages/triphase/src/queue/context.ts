@@ -131,6 +131,7 @@ export class ExecutionContexts {
       this.#transaction(claim, async (tx) => {
         const ack = await work(tx)
         sent = true
+        claim.settled = true
         await this.#acknowledgeIn(tx, ack)
       })
     try {
@@ -140,7 +141,10 @@ export class ExecutionContexts {
         await once()
       })
     } catch (error) {
-      if (!sent || isLost(error) || !(await this.#committedAnyway(claim))) throw error
+      if (!sent || isLost(error) || !(await this.#committedAnyway(claim))) {
+        claim.settled = false
+        throw error
+      }
     }
   }
 

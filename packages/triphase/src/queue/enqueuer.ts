@@ -76,9 +76,8 @@ async function checkedJobs<RawInput>(
     const where = items.length > 1 ? `[${index}] ` : ''
     faults.push(...enqueueFaults(options).map((fault) => `${where}${fault}`))
     try {
-      await validated(task.input, input, 'INVALID_INPUT', `${where}The input of ${task.name}`)
-      if (faults.length === 0)
-        jobs.push(newJob(task, jsonText(input, `${where}The input of ${task.name}`), options))
+      const json = await checkedInput(task, input, `${where}The input of ${task.name}`)
+      if (faults.length === 0) jobs.push(newJob(task, json, options))
     } catch (error) {
       if (!(error instanceof TriphaseError)) throw error
       faults.push(error.message)
@@ -88,25 +87,35 @@ async function checkedJobs<RawInput>(
   return jobs
 }
 
+/** What is checked is what a worker will see: a Date that arrives there as text is refused here, not there. */
+async function checkedInput(task: TaskReference<unknown>, input: unknown, subject: string): Promise<string> {
+  const json = jsonText(input, subject)
+  await validated(task.input, JSON.parse(json), 'INVALID_INPUT', subject)
+  return json
+}
+
 /** Names each option that is unknown or out of range. */
 function enqueueFaults(options: EnqueueOptions): string[] {
   const taskOptions = Object.entries(options).filter(
     ([name, value]) => value !== undefined && !OPTION_NAMES.has(name),
   )
   const faults = optionFaults(Object.fromEntries(taskOptions), [...OPTION_NAMES])
+  if (taskOptions.some(([name]) => name === 'backoff'))
+    faults.push('backoff: it belongs to the task, not to one job')
   for (const name of ['delay', 'uniqueFor'] as const) {
     const value = options[name]
     if (value !== undefined && !isDelay(value))
       faults.push(`${name}: a length of time up to 10 years, such as '5m'`)
   }
-  if (options.runAt !== undefined && Number.isNaN(options.runAt.getTime())) faults.push('runAt: a valid date')
+  if (options.runAt !== undefined && !isValidDate(options.runAt)) faults.push('runAt: a valid date')
   if (options.delay !== undefined && options.runAt !== undefined)
     faults.push('delay and runAt: only one of them')
   if (options.uniqueFor !== undefined && options.uniqueKey === undefined)
     faults.push('uniqueFor: needs a uniqueKey')
-  for (const text of [options.uniqueKey ?? 'key', ...(options.tags ?? [])]) {
-    if (!isStorableText(text))
-      faults.push(`${JSON.stringify(text).slice(0, 40)}: 1 to 500 characters, without \\u0000`)
+  if (options.uniqueKey !== undefined && !isStorableText(options.uniqueKey))
+    faults.push(`uniqueKey: ${STORABLE_TEXT}`)
+  for (const [index, tag] of (options.tags ?? []).entries()) {
+    if (!isStorableText(tag)) faults.push(`tags.${index}: ${STORABLE_TEXT}`)
   }
   return faults
 }
@@ -119,8 +128,15 @@ function isDelay(value: Duration): boolean {
   }
 }
 
+function isValidDate(value: unknown): boolean {
+  return value instanceof Date && !Number.isNaN(value.getTime())
+}
+
+const STORABLE_TEXT = '1 to 500 characters, without \\u0000 and halves of surrogate pairs'
+
 /** Postgres' text has no place for \u0000, and UTF-8 none for half of a surrogate pair. */
-function isStorableText(text: string): boolean {
+function isStorableText(text: unknown): boolean {
+  if (typeof text !== 'string') return false
   return text.length > 0 && text.length <= 500 && !text.includes('\u0000') && text.isWellFormed()
 }
 

@@ -22,8 +22,6 @@ export interface EngineTransaction {
   query<Row>(sql: string, values?: readonly unknown[]): Rows<Row>
 }
 
-const SCHEMA_NAME = /^[a-z_][a-z0-9_]{0,47}$/
-
 /**
  * A pool of connections and the schema that the statements mean.
  *
@@ -162,10 +160,6 @@ const TYPES = {
 /** Puts the configured schema in place of `triphase.`. */
 export function inSchema(sql: string, schema: string): string {
   return sql.replaceAll(/\btriphase\./g, `${schema}.`)
-}
-
-export function isSchemaName(name: string): boolean {
-  return SCHEMA_NAME.test(name) && !name.startsWith('pg_')
 }
 
 /** Asks the server, over a connection of its own, to give up what `client` waits for; nobody waits for the answer. */

@@ -34,7 +34,7 @@ export interface Beat {
   /** Running jobs that somebody wants cancelled. */
   cancelled: string[]
   /** Running claims that are no longer this process's. */
-  lost: string[]
+  lost: { jobId: string; claimNo: number }[]
   /** Jobs that were claimed in this process's name but never arrived there, and are available again. */
   strays: string[]
   queues: QueueSettings[]
@@ -82,7 +82,7 @@ SELECT
   EXISTS (SELECT FROM lease) AS leads,
   (SELECT json_agg(r.job_id::text) FROM running r
     WHERE EXISTS (SELECT FROM triphase.cancel_request c WHERE c.job_id = r.job_id)) AS cancelled,
-  (SELECT json_agg(r.job_id::text) FROM running r WHERE NOT EXISTS (
+  (SELECT json_agg(json_build_object('jobId', r.job_id::text, 'claimNo', r.claim_no)) FROM running r WHERE NOT EXISTS (
     SELECT FROM triphase.job j WHERE j.id = r.job_id AND j.claim_no = r.claim_no AND j.state = 'executing'
   )) AS lost,
   (SELECT json_agg(id::text) FROM strays) AS strays,

@@ -15,6 +15,9 @@ LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
 WHERE n.nspname = $1 AND c.relkind = 'r' AND c.relname ~ ('^' || $2 || '_[0-9]{8}$')
 ORDER BY 1`
 
+// Rows are dated by the database's clock, so its days are the ones that count.
+const NOW = /* sql */ `SELECT clock_timestamp() AS now`
+
 const LOCK_NOT_AVAILABLE = '55P03'
 const ALREADY_EXISTS = new Set(['42P07', '42710', '23505', '42P17'])
 
@@ -37,9 +40,10 @@ export interface PartitionWork {
 export async function maintainPartitions(
   database: Database,
   retentionMs: number,
-  now: Date = new Date(),
+  at?: Date,
 ): Promise<PartitionWork> {
   const work: PartitionWork = { made: 0, dropped: 0, postponed: 0 }
+  const now = at ?? (await databaseTime(database))
   for (const table of PARTITIONED) {
     const existing = await database.query<{ name: string; attached: boolean }>(LIST, [database.schema, table])
     work.made += await makeAhead(database, table, new Set(existing.map(({ name }) => name)), now)
@@ -50,6 +54,11 @@ export async function maintainPartitions(
     }
   }
   return work
+}
+
+async function databaseTime(database: Database): Promise<Date> {
+  const [row] = await database.query<{ now: Date }>(NOW)
+  return (row as { now: Date }).now
 }
 
 async function makeAhead(

@@ -1,9 +1,11 @@
 import type pg from 'pg'
 import {
   type AbandonContext,
+  type AlreadyDone,
   type CallContext,
   type CommitContext,
   defineStagedTask,
+  type KnownAnswer,
   type PrepareContext,
   RetryAfter,
   type StagedTaskDefinition,
@@ -24,7 +26,10 @@ type Definition = StagedTaskDefinition<NoteInput, NoteInput, Prepared, unknown, 
 
 /** What a test does within a phase, after the phase's own statement. */
 export interface NoteHooks {
-  prepare?: (context: PrepareContext<NoteInput, pg.PoolClient>) => Promise<unknown>
+  prepare?: (
+    context: PrepareContext<NoteInput, pg.PoolClient>,
+    prepared: Prepared,
+  ) => Promise<AlreadyDone | KnownAnswer<Prepared, unknown> | undefined | void>
   /** Instead of one call for the note's key. */
   call?: (context: CallContext<NoteInput, Prepared>) => Promise<unknown>
   /** What it returns is the job's result. */
@@ -54,8 +59,8 @@ export function noteTask({ api, table, prepare, call, commit, abandon, answer, .
          ON CONFLICT (key) DO UPDATE SET prepares = note.prepares + 1 RETURNING id`,
         [context.input.key],
       )
-      await prepare?.(context)
-      return rows[0] as Prepared
+      const prepared = rows[0] as Prepared
+      return (await prepare?.(context, prepared)) ?? prepared
     },
     call: call ?? ((context) => pay(api, context.input.key, context)),
     commit: async (context) => {
@@ -96,4 +101,13 @@ export async function pay(
   if (response.status === 429) throw new RetryAfter(Number(response.headers.get('retry-after')) * 1000)
   if (!response.ok) throw new Error(`the API answered ${response.status}`)
   return ((await response.json()) as { answer: unknown }).answer
+}
+
+/** A call in steps: each makes one call of the API for its own name. */
+export function callInSteps(api: string, ...steps: string[]): NonNullable<NoteHooks['call']> {
+  return async (context) => {
+    const answers: unknown[] = []
+    for (const step of steps) answers.push(await context.step(step, () => pay(api, step, context)))
+    return answers
+  }
 }

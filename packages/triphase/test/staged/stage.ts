@@ -1,6 +1,6 @@
 import pg from 'pg'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, onTestFailed, test } from 'vitest'
-import type { CreateEngineOptions, Engine, EnqueueOptions, Job } from '../../src/index.ts'
+import type { CreateEngineOptions, Engine, EnqueueOptions, Job, TelemetryEvents } from '../../src/index.ts'
 import { findJob } from '../../src/store/inspect.ts'
 import { type LocalCountingApi, startCountingApi } from '../support/counting-api.ts'
 import { type Bench, testUrl, useEngines } from '../support/engines.ts'
@@ -48,7 +48,7 @@ export class Stage {
   readonly #direct = new pg.Pool({ connectionString: testUrl(), max: 3 })
   #engines: PgEngine[] = []
   #faults: FaultHandle[] = []
-  #events: string[] = []
+  #events: { engine: string; event: string; details: object }[] = []
 
   /**
    * The test of a row of the table in the docs. `run` makes the fault happen to one job and returns its id; when the
@@ -58,7 +58,7 @@ export class Stage {
     const row = TABLE_ROWS.get(id)
     if (!row) throw new Error(`docs/staged-tasks.md has no row ${id}`)
     test(`${id}: ${row.when}`, async () => {
-      onTestFailed(() => console.error(this.#events.join('\n')))
+      onTestFailed(() => console.error(this.#events.map((event) => JSON.stringify(event)).join('\n')))
       const jobId = await run()
       await this.ended(jobId)
       await Promise.all(this.#engines.map((engine) => engine.stop({ graceMs: 5_000 })))
@@ -73,13 +73,13 @@ export class Stage {
     const engine = this.bench.engine({
       ...QUICK,
       url: this.proxy.url(testUrl()),
-      name: this.#named(name),
+      name: this.named(name),
       tasks: [noteTask({ api: api.url, table, ...task })],
       ...settings,
     })
     this.#engines.push(engine)
     engine.telemetry.onAny((event, details) => {
-      if (event !== 'pool:held') this.#events.push(`${name} ${event} ${JSON.stringify(details)}`)
+      if (event !== 'pool:held') this.#events.push({ engine: name, event, details })
     })
     await engine.start()
     return engine
@@ -92,7 +92,7 @@ export class Stage {
       env: {
         URL: this.proxy.url(testUrl()),
         SCHEMA: this.bench.schema.schema,
-        NAME: this.#named(name),
+        NAME: this.named(name),
         API: api.url,
         TABLE: table,
         ...env,
@@ -107,16 +107,33 @@ export class Stage {
     return id
   }
 
+  /** The first event of this kind that the engine has reported, or will. */
+  seen<Name extends keyof TelemetryEvents>(
+    engine: string,
+    event: Name,
+    matches: (details: TelemetryEvents[Name]) => boolean = () => true,
+  ): Promise<TelemetryEvents[Name]> {
+    return eventually(() => this.events(engine, event).find(matches) ?? false, { interval: 5 }) as Promise<
+      TelemetryEvents[Name]
+    >
+  }
+
+  /** What the engine has reported of this kind so far. */
+  events<Name extends keyof TelemetryEvents>(engine: string, event: Name): TelemetryEvents[Name][] {
+    const found = this.#events.filter((each) => each.engine === engine && each.event === event)
+    return found.map(({ details }) => details as TelemetryEvents[Name])
+  }
+
   /** A fault at a statement of an engine. */
   at(engine: string, statement: Statement, fault: Fault, options: FaultOptions = {}): FaultHandle {
-    const handle = this.proxy.onStatement(statementOf(this.#named(engine), statement), fault, options)
+    const handle = this.proxy.onStatement(statementOf(this.named(engine), statement), fault, options)
     this.#faults.push(handle)
     return handle
   }
 
   /** Cuts an engine's connections, and waits until the server has noticed. */
   async cut(engine: string): Promise<void> {
-    const name = this.#named(engine)
+    const name = this.named(engine)
     this.proxy.cutAll({ applicationName: new RegExp(`^${name}(-|$)`) })
     await eventually(async () => {
       const sessions = `SELECT FROM pg_stat_activity WHERE application_name IN ($1, $1 || '-engine')`
@@ -145,14 +162,35 @@ export class Stage {
     return (await this.sql(text, [id])).map(({ step }) => step as string)
   }
 
+  /** Waits until a step's answer is stored. */
+  async stored(id: string, step: string): Promise<void> {
+    await eventually(async () => expect(await this.storedSteps(id)).toContain(step))
+  }
+
+  /** Waits until so many calls have reached the API. */
+  async called(times: number): Promise<void> {
+    await eventually(() => expect(this.api.calls).toBe(times))
+  }
+
   /** The application's table: one row a note. */
   get table(): string {
     return `public.${this.bench.schema.schema}_note`
   }
 
+  /** The name of an engine and of its connections. Test files share a server: the schema makes it unique. */
+  named(engine: string): string {
+    return `${this.bench.schema.schema}/${engine}`
+  }
+
   /** Past the proxy. */
   async sql(text: string, values: unknown[] = []): Promise<Record<string, unknown>[]> {
     return (await this.#direct.query(text, values)).rows
+  }
+
+  /** The text that was written down, and how often `prepare` was committed. */
+  async note(): Promise<{ text: unknown; prepares: number }> {
+    const [note] = await this.sql(`SELECT text, prepares FROM ${this.table}`)
+    return note as { text: unknown; prepares: number }
   }
 
   async open(): Promise<void> {
@@ -161,7 +199,7 @@ export class Stage {
     this.#faults = []
     this.api = await startCountingApi()
     this.proxy = await startFaultProxy(serverAddress(testUrl()))
-    this.client = this.bench.engine({ name: this.#named('client'), engine: { size: 2 } })
+    this.client = this.bench.engine({ name: this.named('client'), engine: { size: 2 } })
     await this.sql(`DELETE FROM ${this.table}`)
   }
 
@@ -208,10 +246,5 @@ export class Stage {
     const { schema } = this.bench.schema
     expect(await this.sql(`SELECT FROM ${schema}.job`)).toEqual([])
     expect(await this.sql(`SELECT FROM ${schema}.job_history`)).toHaveLength(1)
-  }
-
-  /** Test files run at a time on one server: the schema makes an engine's name unique. */
-  #named(engine: string): string {
-    return `${this.bench.schema.schema}/${engine}`
   }
 }
