@@ -9,7 +9,8 @@ const [name, ...options] = process.argv.slice(2)
 const known = existsSync(join(bench, 'src')) ? readdirSync(join(bench, 'src')) : []
 const names = known.filter((file) => file.endsWith('.ts')).map((file) => file.slice(0, -'.ts'.length))
 
-if (names.includes(name)) main()
+if (name === '--install') install()
+else if (names.includes(name)) main()
 else {
   const problem = name ? `There is no benchmark "${name}".` : 'Which benchmark?'
   console.error(
@@ -19,9 +20,13 @@ else {
 }
 
 function main() {
-  if (isOutdated()) run('npm', ['ci', '--no-audit', '--no-fund'])
+  install()
   if (process.exitCode) console.error('The packages of bench/ could not be installed.')
   else run(process.execPath, [...process.execArgv, join('src', `${name}.ts`), ...options])
+}
+
+function install() {
+  if (isOutdated()) run('npm', ['ci', '--no-audit', '--no-fund'])
 }
 
 function isOutdated() {

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { readdirSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { delimiter, dirname, join } from 'node:path'
 
 /** A step is one or more commands, run one after the other. */
@@ -10,11 +10,19 @@ export interface Step {
 
 const root = dirname(import.meta.dirname)
 const packages = readdirSync(join(root, 'packages')).map((name) => `packages/${name}`)
-const script = (path: string): string[] => [process.execPath, ...process.execArgv, path]
+const script = (...command: string[]): string[] => [process.execPath, ...process.execArgv, ...command]
 
 const steps: Step[] = [
-  { name: 'types', commands: ['.', ...packages].map((folder) => ['tsc', '-p', folder]) },
-  { name: 'biome', commands: [['biome', 'check', '--error-on-warnings']] },
+  {
+    name: 'types',
+    commands: [
+      ...['.', ...packages].map((folder) => ['tsc', '-p', folder]),
+      ...(existsSync(join(root, 'bench/src'))
+        ? [script('scripts/bench.mjs', '--install'), ['tsc', '-p', 'bench']]
+        : []),
+    ],
+  },
+  { name: 'biome', commands: [['biome', 'check', '--error-on-warnings', '--diagnostic-level=warn']] },
   { name: 'unused', commands: [['knip']] },
   { name: 'build', commands: [['npm', 'run', '--silent', 'build']] },
   {
@@ -28,7 +36,7 @@ const steps: Step[] = [
   {
     name: 'schema',
     commands: [
-      [...script('packages/triphase/scripts/embed-migrations.ts'), '--check'],
+      script('packages/triphase/scripts/embed-migrations.ts', '--check'),
       script('scripts/check-schema.ts'),
     ],
   },

@@ -28,32 +28,34 @@ const POLL_MILLISECONDS = 200
 export async function ensureWatchdog(layout: Layout, account: Account): Promise<void> {
   const recorded = await recordedWatchdog(layout)
   if (recorded !== undefined && isAlive(recorded)) return
-  // The built package has this module and the watchdog in one folder, as the sources have.
-  const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js'
-  const script = fileURLToPath(new URL(`./watchdog.${extension}`, import.meta.url))
   const log = await openLog(layout, account)
   try {
-    const child = spawn(
-      process.execPath,
-      ['--disable-warning=ExperimentalWarning', script, layout.directory],
-      {
-        cwd: '/',
-        // Without the caller's NODE_OPTIONS, which may be a debugger or a loader.
-        env: {},
-        stdio: ['ignore', log.fd, log.fd],
-        detached: true,
-      },
-    )
-    await once(child, 'spawn')
-    child.unref()
-    await writeFile(layout.watchdog, identityOf(child.pid!), { mode: 0o600 })
+    const pid = await spawnWatchdog(layout.directory, log.fd)
+    await writeFile(layout.watchdog, identityOf(pid), { mode: 0o600 })
     await account.give(layout.watchdog)
-  } catch (cause) {
-    const message = `${process.execPath} could not be started to watch over the server. Check that this program still exists, and start again.`
-    throw new EmbeddedPostgresError('START_FAILED', message, { cause })
   } finally {
     await log.close()
   }
+}
+
+async function spawnWatchdog(directory: string, log: number): Promise<number> {
+  // The built package has this module and the watchdog in one folder, as the sources have.
+  const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js'
+  const script = fileURLToPath(new URL(`./watchdog.${extension}`, import.meta.url))
+  const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', script, directory], {
+    cwd: '/',
+    env: environmentForNode(),
+    stdio: ['ignore', log, log],
+    detached: true,
+  })
+  try {
+    await once(child, 'spawn')
+  } catch (cause) {
+    const message = `${process.execPath} could not be started to watch over the server. Check that this program still exists, and start again.`
+    throw new EmbeddedPostgresError('START_FAILED', message, { cause })
+  }
+  child.unref()
+  return child.pid!
 }
 
 /** The caller's, but not NODE_OPTIONS with a debugger or a loader, nor other wishes of that kind. */

@@ -15,6 +15,7 @@ import {
   postmastersOf,
   processesIn,
   temporaryFolder,
+  until,
   usedDirectory,
   watchdogsOf,
 } from './temporary-folder.ts'

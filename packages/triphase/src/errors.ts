@@ -70,7 +70,7 @@ export class RetryAfter extends Error {
   constructor(delayMs: number, message?: string, options?: { cause?: unknown }) {
     super(message ?? `asked to come back in ${delayMs} ms`, options)
     this.name = 'RetryAfter'
-    this.delayMs = Number.isFinite(delayMs) && delayMs > 0 ? delayMs : 0
+    this.delayMs = delayMs > 0 ? delayMs : 0
   }
 }
 
@@ -105,18 +105,25 @@ export interface StoredError {
 const MESSAGE_LIMIT = 4_000
 const STACK_LIMIT = 8_000
 
-/** Describes whatever was thrown, in a form that fits into a row. */
+/** Describes whatever was thrown, in a form that fits into a row. Never throws, whatever libraries do to their errors. */
 export function storedError(thrown: unknown): StoredError {
-  if (!(thrown instanceof Error))
-    return { name: 'NotAnError', message: String(thrown).slice(0, MESSAGE_LIMIT) }
+  if (!(thrown instanceof Error)) return { name: 'NotAnError', message: textOf(thrown) }
   return {
     ...nameAndMessage(thrown),
-    ...(thrown.stack ? { stack: thrown.stack.slice(0, STACK_LIMIT) } : {}),
+    ...(thrown.stack ? { stack: String(thrown.stack).slice(0, STACK_LIMIT) } : {}),
     ...(thrown.cause instanceof Error ? { cause: nameAndMessage(thrown.cause) } : {}),
   }
 }
 
 function nameAndMessage(error: Error): { name: string; message: string; code?: string } {
   const code = 'code' in error && typeof error.code === 'string' ? { code: error.code } : {}
-  return { name: error.name, message: error.message.slice(0, MESSAGE_LIMIT), ...code }
+  return { name: textOf(error.name), message: textOf(error.message), ...code }
+}
+
+function textOf(value: unknown): string {
+  try {
+    return String(value).slice(0, MESSAGE_LIMIT)
+  } catch {
+    return `${typeof value} that has no text`
+  }
 }

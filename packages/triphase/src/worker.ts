@@ -174,10 +174,8 @@ export class Worker {
       }),
       queueTimeoutMs: (queue) => config.queues.get(queue)?.timeoutMs ?? 60_000,
       abortGraceMs: config.abortGraceMs,
-      onRescheduled: (queue, delayMs) => {
-        if (delayMs > 0) this.#stager.dueIn(delayMs)
-        else this.#workIn([queue], true)
-      },
+      onAvailable: (queue) => this.#workIn([queue], true),
+      onScheduled: (delayMs) => this.#stager.dueIn(delayMs),
     })
   }
 
@@ -201,13 +199,14 @@ export class Worker {
       queue,
       concurrency,
       claim: (limit) => this.#claim(queue, limit),
-      run: (job) => this.#run(job),
+      run: (claim) => this.#run(claim),
+      handBack: (claims) => this.#handBack(claims),
       ready: () => this.#acker.below(MOST_PENDING_ACKS),
       onClaimFailed: (error, retryInMs) => this.#report('claim', error, retryInMs),
     })
   }
 
-  async #claim(queue: string, limit: number): Promise<ClaimedJob[]> {
+  async #claim(queue: string, limit: number): Promise<RunningClaim[]> {
     const { database, notifier, telemetry } = this.#parts
     const began = performance.now()
     const reserves = !this.#suspectReserved
@@ -221,23 +220,31 @@ export class Worker {
       if (jobs.length > 0) {
         telemetry.emit('queue:claimed', { queue, count: jobs.length, durationMs: performance.now() - began })
       }
-      return jobs
+      return jobs.map((job) => this.#claims.add(new RunningClaim(job)))
     } finally {
       if (reserves && !broughtSuspect) this.#suspectReserved = false
     }
   }
 
-  async #run(job: ClaimedJob): Promise<void> {
-    const claim = new RunningClaim(job)
-    this.#claims.add(claim)
+  async #run(claim: RunningClaim): Promise<void> {
     try {
       await this.#executor.run(claim)
     } finally {
-      if (isSuspect(job)) {
-        this.#suspectReserved = false
-        for (const producer of this.#producers.values()) producer.wake()
-      }
+      this.#suspectIsThrough(claim)
     }
+  }
+
+  #handBack(claims: readonly RunningClaim[]): void {
+    for (const claim of claims) {
+      void this.#executor.handBack(claim)
+      this.#suspectIsThrough(claim)
+    }
+  }
+
+  #suspectIsThrough({ job }: RunningClaim): void {
+    if (!isSuspect(job)) return
+    this.#suspectReserved = false
+    for (const producer of this.#producers.values()) producer.wake()
   }
 
   #learn(beat: Beat): void {

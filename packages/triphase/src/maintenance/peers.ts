@@ -17,14 +17,16 @@ const LEAST_SIGHTINGS = 4
  * for dead by somebody who was not watching.
  */
 export class PeerWatch {
-  readonly #deadAfterMs: number
+  readonly #silenceMs: number
   readonly #lateAfterMs: number
   #observations = new Map<string, Observation>()
   #lastBeat: number | undefined
 
   /** @param heartbeatMs pause between two beats; a beat later than twice that is late. */
   constructor(heartbeatMs: number, deadAfterMs: number) {
-    this.#deadAfterMs = deadAfterMs
+    // Timers are a few milliseconds off: without the allowance every other fourth sighting would come just before the
+    // limit, and the rescue a whole beat later.
+    this.#silenceMs = deadAfterMs - heartbeatMs / 10
     this.#lateAfterMs = 2 * heartbeatMs
   }
 
@@ -41,7 +43,7 @@ export class PeerWatch {
     this.#observations = new Map(peers.map((peer) => [peer.id, continued(previous.get(peer.id), peer, now)]))
     return peers.filter((peer) => {
       const { since, sightings } = this.#observations.get(peer.id) as Observation
-      return sightings >= LEAST_SIGHTINGS && now - since >= this.#deadAfterMs
+      return sightings >= LEAST_SIGHTINGS && now - since >= this.#silenceMs
     })
   }
 

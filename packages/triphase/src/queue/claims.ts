@@ -6,7 +6,8 @@ import type { JobEvent, Ledger } from '../telemetry.ts'
 /** A claim in the hands of this process, from the moment it arrives until its ack is written or it is lost. */
 export class RunningClaim {
   readonly job: ClaimedJob
-  readonly startedAt: number = performance.now()
+  /** When its handler was started, in milliseconds of monotonic time. */
+  startedAt = 0
   readonly ledger: Ledger = { checkouts: 0, waitMs: 0, holdMs: 0, longestHoldMs: 0, phases: {} }
   /** The handler has ended and its outcome is being written: news that the claim is gone says nothing then. */
   settled = false
@@ -82,8 +83,9 @@ export class RunningClaims {
     return this.#claims.size
   }
 
-  add(claim: RunningClaim): void {
+  add(claim: RunningClaim): RunningClaim {
     this.#claims.set(claim.job.id, claim)
+    return claim
   }
 
   get(jobId: string): RunningClaim | undefined {

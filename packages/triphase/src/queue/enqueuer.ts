@@ -1,4 +1,4 @@
-import { type Duration, milliseconds } from '../duration.ts'
+import { type Duration, LONGEST_DELAY_MS, milliseconds } from '../duration.ts'
 import { TriphaseError } from '../errors.ts'
 import { PRIORITIES } from '../job.ts'
 import type { Hint } from '../notifier.ts'
@@ -27,7 +27,6 @@ export interface EnqueueOptions extends Omit<TaskOptions, 'backoff'> {
 }
 
 const OPTION_NAMES = new Set(['delay', 'runAt', 'tags', 'uniqueKey', 'uniqueFor'])
-const LARGEST_DELAY_MS = 10 * 365 * 86_400_000
 
 /** Checks inputs and options, and writes jobs; nothing is written unless all of them are right. */
 export class Enqueuer {
@@ -122,7 +121,7 @@ function enqueueFaults(options: EnqueueOptions): string[] {
 
 function isDelay(value: Duration): boolean {
   try {
-    return milliseconds(value) <= LARGEST_DELAY_MS
+    return milliseconds(value) <= LONGEST_DELAY_MS
   } catch {
     return false
   }

@@ -1,6 +1,13 @@
 import { backoffDelay } from '../backoff.ts'
-import { milliseconds } from '../duration.ts'
-import { Permanent, RejectedAnswer, RetryAfter, storedError, TriphaseError } from '../errors.ts'
+import { LONGEST_DELAY_MS, milliseconds } from '../duration.ts'
+import {
+  type ErrorCode,
+  Permanent,
+  RejectedAnswer,
+  RetryAfter,
+  storedError,
+  TriphaseError,
+} from '../errors.ts'
 import type { Ack } from '../store/ack.ts'
 import { type ExecutionContext, jsonText, Outcome, type Task, validated } from '../task.ts'
 import type { Telemetry, TelemetryEvents } from '../telemetry.ts'
@@ -22,8 +29,10 @@ export interface ExecutorParts {
   telemetry: Telemetry
   queueTimeoutMs: (queue: string) => number
   abortGraceMs: number
-  /** A job was sent back to waiting, due in so many milliseconds. */
-  onRescheduled: (queue: string, delayMs: number) => void
+  /** A job was sent back to its queue. */
+  onAvailable: (queue: string) => void
+  /** A job was sent back to waiting, due in so many milliseconds; even in none at all it must be staged. */
+  onScheduled: (delayMs: number) => void
 }
 
 const UNKNOWN_TASK_DELAY_MS = 30_000
@@ -40,12 +49,18 @@ export class Executor {
   async run(claim: RunningClaim): Promise<void> {
     const { telemetry, contexts } = this.#parts
     const { job } = claim
+    claim.startedAt = performance.now()
     telemetry.emit('job:started', {
       ...claim.event(),
       queuedMs: job.claimedAt.getTime() - job.insertedAt.getTime(),
     })
     const task = this.#parts.tasks.get(job.task)
     if (!task) return this.#unknownTask(claim)
+    if (claim.signal.aborted) {
+      // Cancelled or lost while it waited for a slot.
+      claim.settled = true
+      return this.#acknowledge(claim, task, { thrown: claim.signal.reason })
+    }
 
     const timer = this.#startTimer(claim, task)
     const handler = settle(async () => {
@@ -61,6 +76,13 @@ export class Executor {
       telemetry.emit('job:leaked', { ...claim.event(), reason: (claim.signal.reason as Error).message })
       await handler
     }
+  }
+
+  /** Returns a claim that was never started to its queue. */
+  async handBack(claim: RunningClaim): Promise<void> {
+    claim.settled = true
+    if (claim.lost) return this.#lost(claim)
+    return this.#write(claim, claim.ack('available', { countsAsAttempt: false }), 'job:handed-back', {})
   }
 
   #startTimer(claim: RunningClaim, task: AnyTask): NodeJS.Timeout {
@@ -105,13 +127,16 @@ export class Executor {
       if ('value' in settled) await this.#succeeded(claim, task, settled.value)
       else await this.#failed(claim, task, settled.thrown)
     } catch (thrown) {
-      await this.#failed(claim, task, new Permanent('the outcome cannot be stored', { cause: thrown }))
+      const known = thrown instanceof TriphaseError
+      const error = known ? thrown : new Permanent('the outcome cannot be stored', { cause: thrown })
+      await this.#failed(claim, task, error)
     }
   }
 
   async #succeeded(claim: RunningClaim, task: AnyTask, value: unknown): Promise<void> {
     const outcome = value instanceof Outcome ? value : new Outcome('complete', { result: value })
-    const { result, delayMs, reason } = outcome
+    const { result, reason } = outcome
+    const delayMs = Math.min(outcome.delayMs, LONGEST_DELAY_MS)
     switch (outcome.kind) {
       case 'acknowledged':
         return this.#completed(claim, result)
@@ -123,6 +148,8 @@ export class Executor {
         return
       }
       case 'snooze': {
+        if (codeOf(claim.signal.reason) === 'CANCELLED')
+          return this.#cancelled(claim, task, (claim.signal.reason as Error).message)
         const state = delayMs > 0 ? 'scheduled' : 'available'
         return this.#write(claim, claim.ack(state, { delayMs, countsAsAttempt: false }), 'job:snoozed', {
           delayMs,
@@ -137,16 +164,15 @@ export class Executor {
 
   async #failed(claim: RunningClaim, task: AnyTask, thrown: unknown): Promise<void> {
     const { job } = claim
-    const code = thrown instanceof TriphaseError ? thrown.code : undefined
-    const aborted = (claim.signal.reason as TriphaseError | undefined)?.code
-    if (claim.lost || code === 'CLAIM_LOST') return this.#lost(claim)
+    const aborted = codeOf(claim.signal.reason)
+    if (claim.lost || codeOf(thrown) === 'CLAIM_LOST') return this.#lost(claim)
     if (aborted === 'CANCELLED') return this.#cancelled(claim, task, (claim.signal.reason as Error).message)
     if (aborted === 'STOPPING') {
       return this.#write(claim, claim.ack('available', { countsAsAttempt: false }), 'job:handed-back', {})
     }
     const error = aborted === 'TIMEOUT' ? claim.signal.reason : thrown
     if (thrown instanceof RetryAfter && aborted === undefined)
-      return this.#retried(claim, thrown, thrown.delayMs, false)
+      return this.#retried(claim, thrown, Math.min(thrown.delayMs, LONGEST_DELAY_MS), false)
     if (isPermanent(error) || job.attempt >= job.maxAttempts) return this.#discarded(claim, task, error)
     return this.#retried(claim, error, backoffDelay(job.attempt, task.options.backoff ?? {}), true)
   }
@@ -225,9 +251,8 @@ export class Executor {
 
   #written<Name extends Reported>(claim: RunningClaim, ack: Ack, name: Name, details: Details<Name>): void {
     this.#parts.claims.remove(claim)
-    if (ack.state === 'retryable' || ack.state === 'scheduled' || ack.state === 'available') {
-      this.#parts.onRescheduled(claim.job.queue, ack.delayMs)
-    }
+    if (ack.state === 'available') this.#parts.onAvailable(claim.job.queue)
+    if (ack.state === 'retryable' || ack.state === 'scheduled') this.#parts.onScheduled(ack.delayMs)
     this.#parts.telemetry.emit(name, { ...claim.event(), ...details } as TelemetryEvents[Name])
   }
 
@@ -258,6 +283,10 @@ async function settle(work: () => Promise<unknown>): Promise<Settled> {
 }
 
 const PERMANENT_CODES = new Set(['INVALID_INPUT', 'NOT_JSON', 'ANSWER_TOO_LARGE'])
+
+function codeOf(reason: unknown): ErrorCode | undefined {
+  return reason instanceof TriphaseError ? reason.code : undefined
+}
 
 function isPermanent(error: unknown): boolean {
   return error instanceof Permanent || (error instanceof TriphaseError && PERMANENT_CODES.has(error.code))

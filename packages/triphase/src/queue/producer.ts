@@ -1,13 +1,16 @@
-import type { ClaimedJob } from '../job.ts'
+import type { RunningClaim } from './claims.ts'
+import { Lookahead } from './lookahead.ts'
 
 /** What a producer needs of its surroundings. */
 export interface ProducerParts {
   queue: string
   concurrency: number
   /** Claims up to so many jobs; rejects when it cannot. */
-  claim: (limit: number) => Promise<ClaimedJob[]>
-  /** Runs a job; resolves when its slot is free again. */
-  run: (job: ClaimedJob) => Promise<void>
+  claim: (limit: number) => Promise<RunningClaim[]>
+  /** Runs a claim; resolves when its slot is free again. */
+  run: (claim: RunningClaim) => Promise<void>
+  /** Returns claims that were never started to their queue. */
+  handBack: (claims: readonly RunningClaim[]) => void
   /** Resolves when outcomes are written fast enough for more jobs to begin. */
   ready: () => Promise<void>
   onClaimFailed: (error: unknown, retryInMs: number) => void
@@ -17,17 +20,20 @@ const LARGEST_CLAIM = 500
 const RETRY_MS = [100, 250, 500, 1_000, 2_000]
 
 /**
- * Keeps one queue's slots filled: as long as there may be work and a slot is free it claims as many jobs as there are
- * free slots, in one statement. A claim that comes back short says that the queue is empty; then it waits for a hint,
- * the heartbeat or a rescheduled job of its own. It never polls.
+ * Keeps one queue's slots filled: as long as there may be work and few claimed jobs are waiting, it claims as many as
+ * there are free slots, and a little ahead, in one statement. A claim that comes back short says that the queue is
+ * empty; then it waits for a hint, the heartbeat or a rescheduled job of its own. It never polls.
  */
 export class Producer {
   readonly queue: string
   readonly #parts: ProducerParts
+  readonly #lookahead = new Lookahead()
   #concurrency: number
   #paused = false
   #stopped = true
   #running = 0
+  /** Claimed and not started, first in line last. */
+  #waiting: RunningClaim[] = []
   #mayHaveWork = false
   #claiming: Promise<void> | undefined
   #failures = 0
@@ -60,20 +66,25 @@ export class Producer {
     if (settings.paused === this.#paused && concurrency === this.#concurrency) return false
     this.#paused = settings.paused
     this.#concurrency = concurrency
+    if (this.#paused) this.#handBackWaiting()
+    this.#fill()
     this.wake()
     return true
   }
 
-  /** Claims nothing more; resolves when no claim is under way. */
+  /** Claims and starts nothing more; resolves when no claim is under way. */
   async stop(): Promise<void> {
     this.#stopped = true
     clearTimeout(this.#retry)
+    this.#handBackWaiting()
     await this.#claiming
   }
 
   #claim(): void {
     if (this.#claiming || this.#stopped || this.#paused || !this.#mayHaveWork) return
-    if (this.#running >= this.#concurrency) return
+    // What is claimed ahead is filled up when half of it is used: a claim for each job that starts would be dear.
+    const enough = this.#concurrency + this.#lookahead.size() / 2
+    if (this.#running + this.#waiting.length >= enough) return
     this.#claiming = this.#claimOnce().finally(() => {
       this.#claiming = undefined
       this.#claim()
@@ -84,25 +95,44 @@ export class Producer {
     await this.#parts.ready()
     // Slots that become free in the same turn of the event loop are filled by one claim.
     await new Promise((resolve) => setImmediate(resolve))
-    const limit = Math.min(this.#concurrency - this.#running, LARGEST_CLAIM)
+    const room = this.#concurrency + this.#lookahead.size() - this.#running - this.#waiting.length
+    const limit = Math.min(room, LARGEST_CLAIM)
     if (limit <= 0 || this.#stopped || this.#paused) return
     this.#mayHaveWork = false
     try {
-      const jobs = await this.#parts.claim(limit)
+      const claims = await this.#parts.claim(limit)
       this.#failures = 0
-      if (jobs.length >= limit) this.#mayHaveWork = true
-      for (const job of jobs) this.#run(job)
+      if (claims.length >= limit) this.#mayHaveWork = true
+      this.#waiting = [...claims.reverse(), ...this.#waiting]
+      if (this.#stopped || this.#paused) this.#handBackWaiting()
+      this.#fill()
     } catch (error) {
       this.#claimFailed(error)
     }
   }
 
-  #run(job: ClaimedJob): void {
+  #fill(): void {
+    while (this.#running < this.#concurrency) {
+      const claim = this.#waiting.pop()
+      if (!claim) return
+      this.#run(claim)
+    }
+  }
+
+  #run(claim: RunningClaim): void {
     this.#running++
-    void this.#parts.run(job).finally(() => {
+    this.#lookahead.count()
+    void this.#parts.run(claim).finally(() => {
       this.#running--
+      this.#fill()
       this.#claim()
     })
+  }
+
+  #handBackWaiting(): void {
+    const waiting = this.#waiting.reverse()
+    this.#waiting = []
+    if (waiting.length > 0) this.#parts.handBack(waiting)
   }
 
   #claimFailed(error: unknown): void {

@@ -169,7 +169,12 @@ describe('refused, and nothing written', () => {
       input: z.object({ items: z.array(z.object({ sku: z.string(), count: z.number().min(1) })) }),
       run: () => null,
     })
-    const wrong = { items: [{ sku: 'a', count: 1 }, { sku: 3 as never, count: 0 }] }
+    const wrong = {
+      items: [
+        { sku: 'a', count: 1 },
+        { sku: 3 as never, count: 0 },
+      ],
+    }
     const refused = bench.engine().enqueue(order, wrong)
     await expect(refused).rejects.toMatchObject({ code: 'INVALID_INPUT' })
     await expect(refused).rejects.toThrow(/order .*items\.1\.sku: .*items\.1\.count: /)
@@ -191,7 +196,9 @@ describe('refused, and nothing written', () => {
     await expect(refused).rejects.toMatchObject({ code: 'INVALID_INPUT' })
     await expect(refused).rejects.toThrow(/priorty: there is no such option \(there are .*priority.*\)/)
     await expect(refused).rejects.toThrow(/retries: /)
-    await expect(engine.enqueueMany(send, [{ input: { to: 'a' }, tag: 'x' } as never])).rejects.toThrow(/tag: /)
+    await expect(engine.enqueueMany(send, [{ input: { to: 'a' }, tag: 'x' } as never])).rejects.toThrow(
+      /tag: /,
+    )
     await expectNothingWritten()
   })
 
@@ -227,7 +234,9 @@ describe('refused, and nothing written', () => {
   })
 
   test('every fault of input and options at once', async () => {
-    const refused = bench.engine().enqueue(send, { copies: 0 } as never, { delay: -1, priority: 'x' as never })
+    const refused = bench
+      .engine()
+      .enqueue(send, { copies: 0 } as never, { delay: -1, priority: 'x' as never })
     await expect(refused).rejects.toThrow(/priority: [^]*delay: [^]*to: [^]*copies: /)
   })
 
@@ -270,13 +279,19 @@ describe('refused, and nothing written', () => {
 
 describe('kept as given', () => {
   test('tags, whatever is in them', async () => {
-    const tags = ['plain', 'with, comma', '{braces}', '"quoted"', 'back\\slash', 'NULL', 'new\nline', '😀', ' ']
-    const engine = bench.engine()
-    const jobs = [
-      { input: null, tags },
-      { input: null },
-      { input: null, tags: ['x'], uniqueKey: 'a' },
+    const tags = [
+      'plain',
+      'with, comma',
+      '{braces}',
+      '"quoted"',
+      'back\\slash',
+      'NULL',
+      'new\nline',
+      '😀',
+      ' ',
     ]
+    const engine = bench.engine()
+    const jobs = [{ input: null, tags }, { input: null }, { input: null, tags: ['x'], uniqueKey: 'a' }]
     const inserted = await engine.enqueueMany(anything, jobs)
     const found = await Promise.all(inserted.map(({ id }) => engine.job(id)))
     expect(found.map((job) => job?.tags)).toEqual([tags, [], ['x']])

@@ -143,5 +143,7 @@ test('a finisher frees only its own key', async () => {
   await bench.schema.database.query('UPDATE triphase.job_unique SET job_id = 0')
   gate.open()
   await jobIn(engine, id, 'completed')
-  expect(await bench.schema.database.query('SELECT job_id FROM triphase.job_unique')).toEqual([{ job_id: '0' }])
+  expect(await bench.schema.database.query('SELECT job_id FROM triphase.job_unique')).toEqual([
+    { job_id: '0' },
+  ])
 })

@@ -1,6 +1,7 @@
 import { expect } from 'vitest'
-import { eventually } from '../support/processes.ts'
+import { Permanent } from '../../src/index.ts'
 import type { Fault } from '../support/fault-proxy.ts'
+import { eventually } from '../support/processes.ts'
 import type { NoteHooks } from './note-task.ts'
 import { useStage } from './stage.ts'
 import type { Statement } from './statements.ts'
@@ -16,13 +17,17 @@ async function lostAt(statement: Statement, fault: Fault, hooks: NoteHooks = {})
   return id
 }
 
-/** The first commit fails, so that the second attempt has to look for the answer. */
-function failsOnce(): NoteHooks {
-  return {
-    commit: async ({ job }) => {
-      if (job.attempt === 1) throw new Error('commit fails')
-    },
-  }
+/** Its first commit fails, so the second attempt has to look for the answer. */
+const FAILS_ONCE: NoteHooks = {
+  commit: async ({ job }) => {
+    if (job.attempt === 1) throw new Error('the first commit fails')
+  },
+}
+
+const FAILS_FOR_GOOD: NoteHooks = {
+  commit: async () => {
+    throw new Permanent('no commit can work')
+  },
 }
 
 stage.row('engine-claim-unsent', () => lostAt('claim', 'cut-before'))
@@ -33,17 +38,92 @@ stage.row('engine-claim-unanswered', async () => {
   await stage.engine('a')
   await lost.hit
   expect(await stage.job(id)).toMatchObject({ state: 'executing', attempt: 1 })
-  // A claim's reply is given up after 45 s.
+  // The reply to a claim is waited for no longer than 45 s.
   await stage.sql(`UPDATE ${stage.schema}.job SET claimed_at = claimed_at - interval '1 minute'`)
   expect(await stage.seen('a', 'jobs:strays-returned')).toEqual({ jobIds: [id] })
   return id
 })
 
-stage.row('engine-lookup-unsent', async () => {
-  const id = await lostAt('look up answers', 'cut-before', failsOnce())
-  expect(stage.events('a', 'statement:failed')).toHaveLength(1)
+stage.row('engine-lookup-unsent', () => lostAt('look up answers', 'cut-before', FAILS_ONCE))
+
+stage.row('engine-store-unsent', () => lostAt('store answer', 'cut-before'))
+
+stage.row('engine-store-unanswered', async () => {
+  const id = await lostAt('store answer', 'cut-after')
+  expect(stage.events('a', 'job:answer-stored')).toMatchObject([{ step: 'call', first: false }])
   return id
 })
 
-for (const fault of ['cut-before', 'cut-after'] as const) {
+stage.row('engine-away-at-store', async () => {
+  const call = stage.api.hold()
+  await stage.engine('a')
+  const id = await stage.enqueue()
+  await call.arrived
+  stage.proxy.refuse(true)
+  stage.proxy.cutAll()
+  call.release()
+  await eventually(() => expect(failedStores().length).toBeGreaterThanOrEqual(3))
+  stage.proxy.refuse(false)
+  return id
+})
+
+stage.row('engine-away-at-store-past-timeout', async () => {
+  const store = stage.at('a', 'store answer', 'hold-before')
+  await stage.engine('a', { timeout: '300ms' }, { abortGrace: '50ms' })
+  const id = await stage.enqueue()
+  await store.hit
+  stage.proxy.refuse(true)
+  stage.proxy.cutAll()
+  // Pauses of at least 50, 100, 200 and 400 ms lie between them.
+  await eventually(() => expect(failedStores().length).toBeGreaterThanOrEqual(4))
+  stage.proxy.refuse(false)
+  return id
+})
+
+function failedStores(): object[] {
+  return stage
+    .events('a', 'statement:failed')
+    .filter(({ statement }) => statement === 'store answer (no connection)')
 }
+
+stage.row('engine-beat-unsent', () => beatLost('cut-before'))
+
+stage.row('engine-beat-unanswered', () => beatLost('cut-after'))
+
+async function beatLost(fault: Fault): Promise<string> {
+  const call = stage.api.hold()
+  await stage.engine('a')
+  const id = await stage.enqueue()
+  await call.arrived
+  const lost = stage.at('a', 'beat', fault, { times: 3 })
+  await eventually(() => expect(lost.hits).toBe(3))
+  await stage.seen('a', 'heartbeat:failed', ({ failures }) => failures === 3)
+  const beaten = stage.at('a', 'beat', 'hold-reply')
+  await beaten.hit
+  beaten.release()
+  call.release()
+  await stage.ended(id)
+  expect(stage.events('a', 'process:lost')).toEqual([])
+  return id
+}
+
+stage.row('engine-failure-unsent', () => failureLost('cut-before'))
+
+stage.row('engine-failure-unanswered', () => failureLost('cut-after'))
+
+/** One failure is counted once. */
+async function failureLost(fault: Fault): Promise<string> {
+  stage.api.behave({ kind: 'error' }, { times: 1 })
+  const id = await lostAt('ack failure', fault)
+  const outcomes = (await stage.client.attempts(id)).map(({ outcome }) => outcome)
+  expect(outcomes).toEqual(['retried', 'completed'])
+  return id
+}
+
+stage.row('engine-discard-unsent', () => lostAt('finish', 'cut-before', FAILS_FOR_GOOD))
+
+stage.row('engine-discard-unanswered', async () => {
+  const id = await lostAt('finish', 'cut-after', FAILS_FOR_GOOD)
+  await stage.seen('a', 'job:discarded')
+  return id
+})

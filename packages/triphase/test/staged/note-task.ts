@@ -111,3 +111,11 @@ export function callInSteps(api: string, ...steps: string[]): NonNullable<NoteHo
     return answers
   }
 }
+
+/** A call that does not listen to its signal; `late` is told when the signal has fired. */
+export function deafCall(api: string, late?: () => void): NonNullable<NoteHooks['call']> {
+  return async ({ signal, input, idempotencyKey }) => {
+    if (late) signal.addEventListener('abort', late)
+    return pay(api, input.key, { idempotencyKey })
+  }
+}

@@ -91,7 +91,7 @@ export class Stage {
     const worker = spawnWorker(new URL('./note.worker.ts', import.meta.url), {
       env: {
         URL: this.proxy.url(testUrl()),
-        SCHEMA: this.bench.schema.schema,
+        SCHEMA: this.schema,
         NAME: this.named(name),
         API: api.url,
         TABLE: table,
@@ -158,7 +158,7 @@ export class Stage {
 
   /** Steps of which an answer is stored. */
   async storedSteps(id: string): Promise<string[]> {
-    const text = `SELECT step FROM ${this.bench.schema.schema}.answer WHERE job_id = $1 ORDER BY step`
+    const text = `SELECT step FROM ${this.schema}.answer WHERE job_id = $1 ORDER BY step`
     return (await this.sql(text, [id])).map(({ step }) => step as string)
   }
 
@@ -172,14 +172,18 @@ export class Stage {
     await eventually(() => expect(this.api.calls).toBe(times))
   }
 
+  get schema(): string {
+    return this.bench.schema.schema
+  }
+
   /** The application's table: one row a note. */
   get table(): string {
-    return `public.${this.bench.schema.schema}_note`
+    return `public.${this.schema}_note`
   }
 
   /** The name of an engine and of its connections. Test files share a server: the schema makes it unique. */
   named(engine: string): string {
-    return `${this.bench.schema.schema}/${engine}`
+    return `${this.schema}/${engine}`
   }
 
   /** Past the proxy. */
@@ -243,7 +247,7 @@ export class Stage {
     if (note) expect(note.commits).toBe(note.status === 'begun' ? 0 : 1)
     expect(new Set(this.api.log.map(({ idempotencyKey }) => idempotencyKey)).size).toBeLessThanOrEqual(1)
     if (state === 'completed') expect(await this.storedSteps(id)).toEqual([])
-    const { schema } = this.bench.schema
+    const { schema } = this
     expect(await this.sql(`SELECT FROM ${schema}.job`)).toEqual([])
     expect(await this.sql(`SELECT FROM ${schema}.job_history`)).toHaveLength(1)
   }

@@ -1,0 +1,65 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import type pg from 'pg'
+
+/** Most connections that were open at a time. */
+export interface ConnectionPeaks {
+  all: number
+  /** Those in a transaction or running a statement. */
+  busy: number
+  byApplication: Record<string, number>
+}
+
+const PAUSE_MS = 15
+
+const LOOK = `
+SELECT application_name AS application, count(*)::int AS open,
+       count(*) FILTER (WHERE state IS DISTINCT FROM 'idle')::int AS busy
+FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'client backend' GROUP BY 1`
+
+interface Look {
+  application: string
+  open: number
+  busy: number
+}
+
+/** Looks at a database's connections every few milliseconds, from a connection to another one. */
+export class ConnectionWatch {
+  readonly #client: pg.Client
+  readonly #database: string
+  readonly #peaks: ConnectionPeaks = { all: 0, busy: 0, byApplication: {} }
+  readonly #watching: Promise<void>
+  #ended = false
+
+  constructor(client: pg.Client, database: string) {
+    this.#client = client
+    this.#database = database
+    this.#watching = this.#watch()
+  }
+
+  async end(): Promise<ConnectionPeaks> {
+    this.#ended = true
+    await this.#watching
+    return this.#peaks
+  }
+
+  async #watch(): Promise<void> {
+    while (!this.#ended) {
+      const { rows } = await this.#client.query<Look>(LOOK, [this.#database])
+      this.#note(rows)
+      await delay(PAUSE_MS)
+    }
+  }
+
+  #note(looks: readonly Look[]): void {
+    const peaks = this.#peaks
+    peaks.all = Math.max(peaks.all, sum(looks.map(({ open }) => open)))
+    peaks.busy = Math.max(peaks.busy, sum(looks.map(({ busy }) => busy)))
+    for (const { application, open } of looks) {
+      peaks.byApplication[application] = Math.max(peaks.byApplication[application] ?? 0, open)
+    }
+  }
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, number) => total + number, 0)
+}

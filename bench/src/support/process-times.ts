@@ -1,0 +1,43 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+
+/** Linux counts in hundredths of a second, on every platform that Node runs on. */
+const TICKS_PER_SECOND = 100
+
+/**
+ * CPU seconds of a Postgres so far: its postmaster, the processes that it has seen end, and those that live, without
+ * the one that serves the caller. Undefined where the system does not tell.
+ *
+ * @param except process id of the caller's own server process.
+ */
+export function serverCpuSeconds(except: number): number | undefined {
+  if (!existsSync('/proc/self/stat')) return undefined
+  const postmaster = timesOf(String(except))?.parent
+  let ticks = 0
+  for (const entry of readdirSync('/proc')) {
+    if (!/^\d+$/.test(entry) || Number(entry) === except) continue
+    const times = timesOf(entry)
+    if (Number(entry) === postmaster) ticks += (times?.own ?? 0) + (times?.ended ?? 0)
+    else if (times?.parent === postmaster) ticks += times.own
+  }
+  return ticks / TICKS_PER_SECOND
+}
+
+interface Times {
+  parent: number
+  own: number
+  /** Of children that have ended and were waited for. */
+  ended: number
+}
+
+/** From /proc/PID/stat, see proc(5); undefined for a process that has just gone. */
+function timesOf(pid: string): Times | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    // The second field is a name in parentheses, which may itself have spaces and parentheses.
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    const number = (index: number) => Number(fields[index])
+    return { parent: number(1), own: number(11) + number(12), ended: number(13) + number(14) }
+  } catch {
+    return undefined
+  }
+}

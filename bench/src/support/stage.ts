@@ -1,0 +1,61 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import pg from 'pg'
+import { Child } from './child.ts'
+import { databaseOf, type Server } from './server.ts'
+
+/** Where one measurement takes place: a database of its own, and the processes that work on it. */
+export class Stage {
+  readonly url: string
+  readonly database: string
+  readonly server: Server
+  readonly #children: Child[] = []
+  readonly #clients: pg.Client[] = []
+
+  private constructor(server: Server, url: string) {
+    this.server = server
+    this.url = url
+    this.database = databaseOf(url)
+  }
+
+  static async open(server: Server): Promise<Stage> {
+    return new Stage(server, await server.createDatabase())
+  }
+
+  /** Starts a program as a process of its own. */
+  start(program: URL, order: unknown): Child {
+    const child = new Child(program, order)
+    this.#children.push(child)
+    return child
+  }
+
+  /** A connection of the benchmark's own to the database, closed with the stage or before. */
+  async connect(): Promise<pg.Client> {
+    const client = new pg.Client({ connectionString: this.url, application_name: 'bench-look' })
+    client.on('error', () => {})
+    await client.connect()
+    this.#clients.push(client)
+    return client
+  }
+
+  /** One statement on a connection of its own. */
+  async query<Row extends pg.QueryResultRow>(text: string, values: readonly unknown[] = []): Promise<Row[]> {
+    const client = await this.connect()
+    try {
+      return (await client.query<Row>(text, values as unknown[])).rows
+    } finally {
+      await client.end()
+    }
+  }
+
+  /** Resolves when nobody is connected any more: a connection adds its counts to the statistics when it ends. */
+  async deserted(): Promise<void> {
+    const connected = `SELECT FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'client backend'`
+    while (((await this.server.control.query(connected, [this.database])).rowCount ?? 0) > 0) await delay(5)
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#children.map((child) => child.kill().catch(() => {})))
+    await Promise.all(this.#clients.map((client) => client.end().catch(() => {})))
+    await this.server.dropDatabase(this.url)
+  }
+}
