@@ -9,12 +9,16 @@ export interface ConnectionPeaks {
   byApplication: Record<string, number>
 }
 
+/** The name of the connections with which a benchmark itself looks at a database that is measured. */
+export const OWN_CONNECTIONS = 'bench-look'
+
 const PAUSE_MS = 15
 
 const LOOK = `
 SELECT application_name AS application, count(*)::int AS open,
        count(*) FILTER (WHERE state IS DISTINCT FROM 'idle')::int AS busy
-FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'client backend' GROUP BY 1`
+FROM pg_stat_activity
+WHERE datname = $1 AND application_name <> $2 AND backend_type = 'client backend' GROUP BY 1`
 
 interface Look {
   application: string
@@ -44,7 +48,7 @@ export class ConnectionWatch {
 
   async #watch(): Promise<void> {
     while (!this.#ended) {
-      const { rows } = await this.#client.query<Look>(LOOK, [this.#database])
+      const { rows } = await this.#client.query<Look>(LOOK, [this.#database, OWN_CONNECTIONS])
       this.#note(rows)
       await delay(PAUSE_MS)
     }

@@ -16,8 +16,9 @@ export function serverCpuSeconds(except: number): number | undefined {
   for (const entry of readdirSync('/proc')) {
     if (!/^\d+$/.test(entry) || Number(entry) === except) continue
     const times = timesOf(entry)
-    if (Number(entry) === postmaster) ticks += (times?.own ?? 0) + (times?.ended ?? 0)
-    else if (times?.parent === postmaster) ticks += times.own
+    if (!times) continue
+    if (Number(entry) === postmaster) ticks += times.own + times.ended
+    else if (times.parent === postmaster) ticks += times.own
   }
   return ticks / TICKS_PER_SECOND
 }

@@ -1,7 +1,12 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import { Child } from './child.ts'
+import { OWN_CONNECTIONS } from './connections.ts'
 import { databaseOf, type Server } from './server.ts'
+
+const CONNECTED = `
+SELECT pid FROM pg_stat_activity
+WHERE datname = $1 AND application_name <> $2 AND backend_type = 'client backend'`
 
 /** Where one measurement takes place: a database of its own, and the processes that work on it. */
 export class Stage {
@@ -30,7 +35,7 @@ export class Stage {
 
   /** A connection of the benchmark's own to the database, closed with the stage or before. */
   async connect(): Promise<pg.Client> {
-    const client = new pg.Client({ connectionString: this.url, application_name: 'bench-look' })
+    const client = new pg.Client({ connectionString: this.url, application_name: OWN_CONNECTIONS })
     client.on('error', () => {})
     await client.connect()
     this.#clients.push(client)
@@ -47,10 +52,10 @@ export class Stage {
     }
   }
 
-  /** Resolves when nobody is connected any more: a connection adds its counts to the statistics when it ends. */
+  /** Resolves when only the benchmark is connected any more: a connection adds its counts to the statistics when it ends. */
   async deserted(): Promise<void> {
-    const connected = `SELECT FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'client backend'`
-    while (((await this.server.control.query(connected, [this.database])).rowCount ?? 0) > 0) await delay(5)
+    const { control } = this.server
+    while ((await control.query(CONNECTED, [this.database, OWN_CONNECTIONS])).rows.length > 0) await delay(5)
   }
 
   async close(): Promise<void> {

@@ -13,6 +13,7 @@ import { RunningClaim, RunningClaims } from './queue/claims.ts'
 import { ExecutionContexts } from './queue/context.ts'
 import { Executor } from './queue/executor.ts'
 import type { HintOutbox } from './queue/hints.ts'
+import { Marks } from './queue/marks.ts'
 import { Producer } from './queue/producer.ts'
 import { untilDone } from './retry.ts'
 import { claimJobs } from './store/claim.ts'
@@ -195,10 +196,11 @@ export class Worker {
   }
 
   #makeProducer(queue: string, concurrency: number): Producer {
+    const marks = new Marks()
     return new Producer({
       queue,
       concurrency,
-      claim: (limit) => this.#claim(queue, limit),
+      claim: (limit) => this.#claim(queue, marks, limit),
       run: (claim) => this.#run(claim),
       handBack: (claims) => this.#handBack(claims),
       ready: () => this.#acker.below(MOST_PENDING_ACKS),
@@ -206,7 +208,7 @@ export class Worker {
     })
   }
 
-  async #claim(queue: string, limit: number): Promise<RunningClaim[]> {
+  async #claim(queue: string, marks: Marks, limit: number): Promise<RunningClaim[]> {
     const { database, notifier, telemetry } = this.#parts
     const began = performance.now()
     const reserves = !this.#suspectReserved
@@ -214,7 +216,10 @@ export class Worker {
     let broughtSuspect = false
     try {
       const { processId } = this
-      const jobs = await claimJobs(database, { queue, processId, limit, suspects: reserves ? 1 : 0 })
+      const suspects = reserves ? 1 : 0
+      const claim = { queue, processId, limit, suspects, marks: marks.next() } as const
+      const { jobs, receipt } = await claimJobs(database, claim)
+      if (receipt) marks.learn(receipt)
       broughtSuspect = jobs.some(isSuspect)
       notifier.observe?.(jobs.length > 0)
       if (jobs.length > 0) {

@@ -1,7 +1,8 @@
 import type { ClaimedJob } from '../job.ts'
 import type { Database } from './database.ts'
 
-// Candidates come from job_available and job_suspect in order and are locked as they are read; the UPDATE finds them
+// Candidates come from job_suspect and job_available in order and are locked as they are read, one priority after the
+// other: an Append stops as soon as the limit is reached, so a later priority costs nothing then. The UPDATE finds them
 // by job_pkey through an array, so its plan does not depend on statistics. At most one suspect is claimed, and only
 // when the process runs none: a job that took two processes down must not take other suspects with it.
 const CLAIM = /* sql */ `
@@ -18,13 +19,43 @@ WHERE id = ANY (ARRAY(
     UNION ALL
     SELECT id FROM (
       SELECT id FROM triphase.job
-      WHERE queue = $1 AND state = 'available' AND crash_count < 2
-      ORDER BY priority, position LIMIT $3 FOR UPDATE SKIP LOCKED
-    ) ordinary
+      WHERE queue = $1 AND state = 'available' AND crash_count < 2 AND priority = 0 AND position > $5
+      ORDER BY position LIMIT $3 FOR UPDATE SKIP LOCKED
+    ) urgent
+    UNION ALL
+    SELECT id FROM (
+      SELECT id FROM triphase.job
+      WHERE queue = $1 AND state = 'available' AND crash_count < 2 AND priority = 1 AND position > $6
+      ORDER BY position LIMIT $3 FOR UPDATE SKIP LOCKED
+    ) high
+    UNION ALL
+    SELECT id FROM (
+      SELECT id FROM triphase.job
+      WHERE queue = $1 AND state = 'available' AND crash_count < 2 AND priority = 2 AND position > $7
+      ORDER BY position LIMIT $3 FOR UPDATE SKIP LOCKED
+    ) normal
+    UNION ALL
+    SELECT id FROM (
+      SELECT id FROM triphase.job
+      WHERE queue = $1 AND state = 'available' AND crash_count < 2 AND priority = 3 AND position > $8
+      ORDER BY position LIMIT $3 FOR UPDATE SKIP LOCKED
+    ) low
   ) candidate LIMIT $3
 ))
 RETURNING id::text, claim_no, attempt, max_attempts, crash_count, timeout_ms, queue, task, input::text, tags,
-          inserted_at, claimed_at, traceparent, priority, position::text`
+          inserted_at, claimed_at, traceparent, priority, position::text,
+          pg_snapshot_xmin(pg_current_snapshot())::text AS oldest_open,
+          pg_snapshot_xmax(pg_current_snapshot())::text AS horizon`
+
+/** What a claim says of the queue, beyond its jobs: how far it reached, and which transactions it could not see. */
+export interface ClaimReceipt {
+  /** The last position that was claimed of each priority, suspects apart. */
+  tops: Map<number, number>
+  /** Every transaction below this number had ended when the claim looked. */
+  oldestOpen: number
+  /** No transaction from this number on had begun. */
+  horizon: number
+}
 
 interface ClaimRow {
   id: string
@@ -42,20 +73,33 @@ interface ClaimRow {
   traceparent: string | null
   priority: number
   position: string
+  oldest_open: string
+  horizon: string
 }
 
-/** Takes up to `limit` of a queue's available jobs for a process, the first in line first. */
+/**
+ * Takes up to `limit` of a queue's available jobs for a process, the first in line first.
+ *
+ * @param claim.marks positions to begin after, one a priority.
+ * @returns the jobs; the receipt is null when there are none.
+ */
 export async function claimJobs(
   database: Database,
-  claim: { queue: string; processId: string; limit: number; suspects: 0 | 1 },
-): Promise<ClaimedJob[]> {
-  const rows = await database.query<ClaimRow>(CLAIM, [
-    claim.queue,
-    claim.processId,
-    claim.limit,
-    claim.suspects,
-  ])
-  return rows.sort(inLine).map(claimedJob)
+  claim: { queue: string; processId: string; limit: number; suspects: 0 | 1; marks: readonly number[] },
+): Promise<{ jobs: ClaimedJob[]; receipt: ClaimReceipt | null }> {
+  const values = [claim.queue, claim.processId, claim.limit, claim.suspects, ...claim.marks]
+  const rows = await database.query<ClaimRow>(CLAIM, values)
+  return { jobs: rows.sort(inLine).map(claimedJob), receipt: receiptOf(rows) }
+}
+
+function receiptOf(rows: readonly ClaimRow[]): ClaimReceipt | null {
+  const [first] = rows
+  if (!first) return null
+  const tops = new Map<number, number>()
+  for (const { priority, position, crash_count } of rows) {
+    if (crash_count < 2) tops.set(priority, Math.max(tops.get(priority) ?? 0, Number(position)))
+  }
+  return { tops, oldestOpen: Number(first.oldest_open), horizon: Number(first.horizon) }
 }
 
 function inLine(a: ClaimRow, b: ClaimRow): number {

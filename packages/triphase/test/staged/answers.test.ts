@@ -135,7 +135,7 @@ stage.row('no-partition-at-commit', async () => {
   const id = await stage.enqueue()
   await call.arrived
   await dropPartitions('job_history')
-  call.release()
+  await call.release()
   return id
 })
 
@@ -145,6 +145,6 @@ stage.row('no-partition-at-failure', async () => {
   const id = await stage.enqueue()
   await call.arrived
   await dropPartitions('job_attempt')
-  call.release({ kind: 'error' })
+  await call.release({ kind: 'error' })
   return id
 })

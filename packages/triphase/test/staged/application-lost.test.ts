@@ -105,10 +105,9 @@ interface Connected {
 
 /** The engine asks history only when the transaction that may still commit has let go of the job. */
 function waitingForLocks(): Promise<object[]> {
-  return stage.sql(
-    `SELECT FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock'`,
-    [`${stage.named('a')}-engine`],
-  )
+  return stage.sql(`SELECT FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock'`, [
+    `${stage.named('a')}-engine`,
+  ])
 }
 
 stage.row('app-commit-unanswered-database-away', async () => {

@@ -1,12 +1,15 @@
 import { expect } from 'vitest'
 import { deafCall } from './note-task.ts'
-import { fired, pause } from './pause.ts'
+import { fired } from './pause.ts'
 import { useStage } from './stage.ts'
 
 const stage = useStage()
 
 /** A phase that goes on when it has been reached and its job was cancelled. */
-function untilCancelled(): { reached: Promise<void>; phase: (context: { signal: AbortSignal }) => Promise<void> } {
+function untilCancelled(): {
+  reached: Promise<void>
+  phase: (context: { signal: AbortSignal }) => Promise<void>
+} {
   const reached = Promise.withResolvers<void>()
   return {
     reached: reached.promise,

@@ -67,7 +67,7 @@ stage.row('lost-in-call-answer-first', async () => {
   await stage.engine('b', { prepare: () => prepare.here() })
   await takenOver(id)
   await prepare.reached
-  call.release()
+  await call.release()
   await stage.seen('a', 'job:answer-stored')
   prepare.go()
   await stage.ended(id)
@@ -84,9 +84,9 @@ stage.row('lost-in-call-both-answers', async () => {
   const second = stage.api.hold()
   await stage.engine('b')
   await second.arrived
-  first.release({ kind: 'answer', answer: 'first' })
+  await first.release({ kind: 'answer', answer: 'first' })
   await stage.stored(id, 'call')
-  second.release({ kind: 'answer', answer: 'second' })
+  await second.release({ kind: 'answer', answer: 'second' })
   await stage.ended(id)
   expect(await stage.note()).toMatchObject({ text: 'first' })
   await noticed(beats)
@@ -131,10 +131,10 @@ stage.row('lost-while-stopped', async () => {
   const second = stage.api.hold()
   await stage.engine('b')
   await second.arrived
-  first.release({ kind: 'answer', answer: 'first' })
+  await first.release({ kind: 'answer', answer: 'first' })
   worker.kill('SIGCONT')
   await stage.stored(id, 'call')
-  second.release({ kind: 'answer', answer: 'second' })
+  await second.release({ kind: 'answer', answer: 'second' })
   await stage.ended(id)
   expect(await stage.note()).toMatchObject({ text: 'first' })
   letGo(beats)

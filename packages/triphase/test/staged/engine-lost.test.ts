@@ -2,7 +2,7 @@ import { expect } from 'vitest'
 import { Permanent } from '../../src/index.ts'
 import type { Fault } from '../support/fault-proxy.ts'
 import { eventually } from '../support/processes.ts'
-import type { NoteHooks } from './note-task.ts'
+import { callInSteps, type NoteHooks } from './note-task.ts'
 import { useStage } from './stage.ts'
 import type { Statement } from './statements.ts'
 
@@ -61,7 +61,7 @@ stage.row('engine-away-at-store', async () => {
   await call.arrived
   stage.proxy.refuse(true)
   stage.proxy.cutAll()
-  call.release()
+  await call.release()
   await eventually(() => expect(failedStores().length).toBeGreaterThanOrEqual(3))
   stage.proxy.refuse(false)
   return id
@@ -75,6 +75,19 @@ stage.row('engine-away-at-store-past-timeout', async () => {
   stage.proxy.refuse(true)
   stage.proxy.cutAll()
   // Pauses of at least 50, 100, 200 and 400 ms lie between them.
+  await eventually(() => expect(failedStores().length).toBeGreaterThanOrEqual(4))
+  stage.proxy.refuse(false)
+  return id
+})
+
+stage.row('engine-away-at-step-past-timeout', async () => {
+  const store = stage.at('a', 'store answer', 'hold-before')
+  const task = { timeout: '300ms', call: callInSteps(stage.api.url, 'one') } as const
+  await stage.engine('a', task, { abortGrace: '50ms' })
+  const id = await stage.enqueue()
+  await store.hit
+  stage.proxy.refuse(true)
+  stage.proxy.cutAll()
   await eventually(() => expect(failedStores().length).toBeGreaterThanOrEqual(4))
   stage.proxy.refuse(false)
   return id
@@ -101,7 +114,7 @@ async function beatLost(fault: Fault): Promise<string> {
   const beaten = stage.at('a', 'beat', 'hold-reply')
   await beaten.hit
   beaten.release()
-  call.release()
+  await call.release()
   await stage.ended(id)
   expect(stage.events('a', 'process:lost')).toEqual([])
   return id

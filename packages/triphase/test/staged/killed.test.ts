@@ -52,7 +52,7 @@ stage.row('killed-in-call', async () => {
   const id = await stage.enqueue()
   await call.arrived
   await kill(worker)
-  call.release()
+  await call.release()
   return rescue(id)
 })
 

@@ -1,11 +1,9 @@
 import type pg from 'pg'
 import {
   type AbandonContext,
-  type AlreadyDone,
   type CallContext,
   type CommitContext,
   defineStagedTask,
-  type KnownAnswer,
   type PrepareContext,
   RetryAfter,
   type StagedTaskDefinition,
@@ -26,10 +24,8 @@ type Definition = StagedTaskDefinition<NoteInput, NoteInput, Prepared, unknown, 
 
 /** What a test does within a phase, after the phase's own statement. */
 export interface NoteHooks {
-  prepare?: (
-    context: PrepareContext<NoteInput, pg.PoolClient>,
-    prepared: Prepared,
-  ) => Promise<AlreadyDone | KnownAnswer<Prepared, unknown> | undefined | void>
+  /** What it returns, if anything, is what `prepare` returns. */
+  prepare?: (context: PrepareContext<NoteInput, pg.PoolClient>, prepared: Prepared) => Promise<unknown>
   /** Instead of one call for the note's key. */
   call?: (context: CallContext<NoteInput, Prepared>) => Promise<unknown>
   /** What it returns is the job's result. */
@@ -46,7 +42,16 @@ export interface NoteTaskOptions extends NoteHooks, TaskOptions {
 }
 
 /** The application of these tests: a note is found or created, an API is paid for its text, the text is written down. */
-export function noteTask({ api, table, prepare, call, commit, abandon, answer, ...options }: NoteTaskOptions) {
+export function noteTask({
+  api,
+  table,
+  prepare,
+  call,
+  commit,
+  abandon,
+  answer,
+  ...options
+}: NoteTaskOptions) {
   const definition: Definition = {
     name: 'note',
     input: unchecked<NoteInput>(),
@@ -60,7 +65,7 @@ export function noteTask({ api, table, prepare, call, commit, abandon, answer, .
         [context.input.key],
       )
       const prepared = rows[0] as Prepared
-      return (await prepare?.(context, prepared)) ?? prepared
+      return ((await prepare?.(context, prepared)) ?? prepared) as Prepared
     },
     call: call ?? ((context) => pay(api, context.input.key, context)),
     commit: async (context) => {

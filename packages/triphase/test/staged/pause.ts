@@ -20,7 +20,9 @@ export function pause(): Pause {
       const fire = () => fired.reject(signal?.reason)
       if (signal?.aborted) fire()
       signal?.addEventListener('abort', fire)
-      await Promise.race([gone.promise, fired.promise]).finally(() => signal?.removeEventListener('abort', fire))
+      await Promise.race([gone.promise, fired.promise]).finally(() =>
+        signal?.removeEventListener('abort', fire),
+      )
     },
   }
 }

@@ -11,7 +11,7 @@ stage.row('stop-in-call', async () => {
   await call.arrived
   const stopped = engine.stop({ graceMs: 10_000 })
   await stage.seen('a', 'process:stopping')
-  call.release()
+  await call.release()
   await stopped
   return id
 })
@@ -42,7 +42,7 @@ stage.row('stop-in-call-leaked', async () => {
   const id = await stage.enqueue()
   await call.arrived
   await engine.stop({ graceMs: 0 })
-  call.release()
+  await call.release()
   await stage.engine('b')
   return id
 })

@@ -24,7 +24,7 @@ const CELLS = /^\| `([a-z0-9-]+)` \| (.+?) \| (.+?) \| (\d+) \| (\w+) \| (\d+) \
 export function readTable(): TableRow[] {
   return readFileSync(PAGE, 'utf8')
     .split('\n')
-    .filter((line) => line.startsWith('| `'))
+    .filter((line) => /^\| `[a-z0-9-]+` +\|/.test(line))
     .map(rowOf)
 }
 

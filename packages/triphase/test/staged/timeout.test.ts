@@ -70,7 +70,7 @@ stage.row('timeout-in-call-leaked', async () => {
   const id = await stage.enqueue()
   await stage.seen('a', 'job:leaked')
   await second.reached
-  call.release()
+  await call.release()
   await stage.stored(id, 'call')
   second.go()
   return id
@@ -78,15 +78,14 @@ stage.row('timeout-in-call-leaked', async () => {
 
 stage.row('timeout-in-call-leaked-called-again', async () => {
   const first = stage.api.hold()
-  const longer = { timeout: '1s', call: deafCall(stage.api.url) }
-  await stage.engine('a', longer, { abortGrace: '50ms' })
+  await stage.engine('a', { timeout: '1s', call: deafCall(stage.api.url) }, { abortGrace: '50ms' })
   const id = await stage.enqueue()
   await first.arrived
   const second = stage.api.hold()
   await second.arrived
-  first.release({ kind: 'answer', answer: 'first' })
+  await first.release({ kind: 'answer', answer: 'first' })
   await stage.stored(id, 'call')
-  second.release({ kind: 'answer', answer: 'second' })
+  await second.release({ kind: 'answer', answer: 'second' })
   await stage.ended(id)
   expect(await stage.note()).toMatchObject({ text: 'first' })
   return id

@@ -44,8 +44,9 @@ export function insertProcess(database: Database): Promise<string> {
   return registerProcess(database, identity)
 }
 
-export function claim(database: Database, processId: string, limit = 1): Promise<ClaimedJob[]> {
-  return claimJobs(database, { queue: 'queue', processId, limit, suspects: 1 })
+export async function claim(database: Database, processId: string, limit = 1): Promise<ClaimedJob[]> {
+  const marks = [0, 0, 0, 0]
+  return (await claimJobs(database, { queue: 'queue', processId, limit, suspects: 1, marks })).jobs
 }
 
 /** A new job in the hands of a new process. */
