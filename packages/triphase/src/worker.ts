@@ -204,7 +204,10 @@ export class Worker {
       run: (claim) => this.#run(claim),
       handBack: (claims) => this.#handBack(claims),
       ready: () => this.#acker.below(MOST_PENDING_ACKS),
-      onClaimFailed: (error, retryInMs) => this.#report('claim', error, retryInMs),
+      onClaimFailed: (error, retryInMs) => {
+        this.#heart.expectStrays()
+        this.#report('claim', error, retryInMs)
+      },
     })
   }
 

@@ -32,6 +32,7 @@ export class Heart {
   readonly #watch: PeerWatch
   #processId: string | undefined
   #stopping = false
+  #strayUntil = 0
   #failures = 0
 
   constructor(parts: HeartParts) {
@@ -55,6 +56,11 @@ export class Heart {
   announceStop(): void {
     this.#stopping = true
     this.#loop.wake()
+  }
+
+  /** A claim's reply did not arrive, so that jobs may have been claimed that nobody knows of here. */
+  expectStrays(): void {
+    this.#strayUntil = performance.now() + 3 * STRAY_AFTER_MS
   }
 
   beatNow(): void {
@@ -88,6 +94,7 @@ export class Heart {
       stopping: this.#stopping,
       leaseMs: heartbeatMs * 4,
       strayAfterMs: STRAY_AFTER_MS,
+      lookForStrays: performance.now() < this.#strayUntil,
     })
     if (!beat.alive) return this.#lost()
     this.#parts.onBeat(beat)

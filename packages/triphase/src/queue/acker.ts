@@ -35,6 +35,8 @@ export class Acker {
   readonly #finish: Lane = { waiting: [], writing: false, write: finishJobs }
   readonly #reschedule: Lane = { waiting: [], writing: false, write: rescheduleJobs }
   readonly #drained = new Set<() => void>()
+  /** Acks that stand for one that the database refused. */
+  readonly #refusals = new WeakSet<Ack>()
   #pending = 0
 
   constructor(database: Database, telemetry: Telemetry, retentionMs: number) {
@@ -105,8 +107,10 @@ export class Acker {
       return
     }
     const [only] = batch
-    if (only && isDataError(error) && !(only.ack.state === 'discarded' && only.ack.result === null)) {
-      await this.#write(finishJobs, [{ ...only, ack: refusedAck(only.ack, error) }])
+    if (only && isDataError(error) && !this.#refusals.has(only.ack)) {
+      const ack = refusedAck(only.ack, error)
+      this.#refusals.add(ack)
+      await this.#write(finishJobs, [{ ...only, ack }])
       return
     }
     this.#report(error, null)

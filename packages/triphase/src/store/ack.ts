@@ -1,5 +1,5 @@
 import type { Database } from './database.ts'
-import type { RunStatement } from './insert.ts'
+import { type RunStatement, textArrayLiteral } from './insert.ts'
 
 /** What a claim is told to become, with what is kept of it. Lengths of time are milliseconds; json is text. */
 export interface Ack {
@@ -144,9 +144,7 @@ export async function rescheduleJobs(run: RunStatement, acks: readonly Ack[]): P
     inOrder.map((ack) => (ack.countsAsAttempt ? 0 : 1)),
     inOrder.map((ack) => ack.error),
     ...attemptColumns(inOrder),
-    inOrder.map(
-      (ack) => ack.dropAnswers && `{${ack.dropAnswers.map((step) => JSON.stringify(step)).join(',')}}`,
-    ),
+    inOrder.map((ack) => ack.dropAnswers && textArrayLiteral(ack.dropAnswers)),
   ])
   return idsOf(rows)
 }

@@ -73,7 +73,7 @@ WITH running AS (
   UPDATE triphase.job
   SET state = 'available', claim_no = claim_no + 1, attempt = attempt - 1, process_id = NULL, claimed_at = NULL,
       position = nextval('triphase.job_position')
-  WHERE process_id = $1 AND state = 'executing'
+  WHERE $8 AND process_id = $1 AND state = 'executing'
     AND claimed_at < clock_timestamp() - $7 * interval '1 millisecond' AND NOT id = ANY ($2::bigint[])
   RETURNING id
 )
@@ -134,6 +134,8 @@ export interface BeatRequest {
   stopping: boolean
   leaseMs: number
   strayAfterMs: number
+  /** Under an old snapshot job_executing keeps an entry of every job that the process ever ran: not to be read for nothing. */
+  lookForStrays: boolean
 }
 
 /** Renews the process's heartbeat and returns everything that it must know. */
@@ -146,6 +148,7 @@ export async function beatOnce(database: Database, request: BeatRequest): Promis
     request.stopping,
     request.leaseMs,
     request.strayAfterMs,
+    request.lookForStrays,
   ])
   return beatFrom(row as BeatRow)
 }

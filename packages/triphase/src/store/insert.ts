@@ -144,8 +144,8 @@ function columns(jobs: readonly NewJob[]): unknown[] {
   ]
 }
 
-/** unnest flattens arrays of arrays, so each row's tags travel as one text. */
-function textArrayLiteral(values: readonly string[]): string {
+/** unnest flattens arrays of arrays, so the texts of each row travel as one. */
+export function textArrayLiteral(values: readonly string[]): string {
   return `{${values.map((value) => `"${value.replaceAll(/["\\]/g, '\\$&')}"`).join(',')}}`
 }
 
