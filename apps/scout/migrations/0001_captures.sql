@@ -27,6 +27,8 @@ CREATE TABLE scout.analysis (
   status text NOT NULL CHECK (status IN ('processing', 'completed', 'failed')),
   model text,
   usage jsonb,
+  -- Of a failed one: a stable word to count by, and a sentence for people.
+  error_code text,
   error text,
   started_at timestamptz NOT NULL DEFAULT now(),
   finished_at timestamptz,

@@ -1,16 +1,14 @@
-import path from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
-import { startEmbeddedPostgres } from '@triphase/embedded'
 import pg from 'pg'
-import { createEngine, type Engine, pgTransactor, TriphaseError } from 'triphase'
+import { createEngine, type Engine, pgTransactor } from 'triphase'
 import { type AnalyseCapture, analyseCapture } from './analyse-capture.ts'
+import { type OpenDatabase, openDatabase, whileAway } from './database.ts'
 import { migrateScout } from './migrate.ts'
 import { resolveModel, type VisionModel } from './models/resolve.ts'
 import type { ObjectStore } from './object-store.ts'
 import { openObjectStore } from './object-stores/open.ts'
 import type { Settings } from './settings.ts'
 
-/** Everything that Scout works with, open and migrated. */
+/** Everything that Scout works with, open, migrated and running. */
 export interface Backend {
   readonly settings: Settings
   readonly pool: pg.Pool
@@ -20,35 +18,60 @@ export interface Backend {
   readonly task: AnalyseCapture
   /** For people: which database this is. Never contains a password. */
   readonly databaseDescription: string
+  /** Starts to work on jobs. */
+  start(): Promise<void>
   /** Stops the engine, gracefully for so long, and closes everything. */
   close(graceMs: number): Promise<void>
 }
 
-const DATABASE_WAIT_MS = 60_000
+const START_WAIT_MS = 60_000
+const CONNECT_MS = 30_000
+// Longer than anything that Scout asks takes; it ends what waits on a network that drops packets.
+const QUERY_MS = 30_000
 
 /**
- * Opens database, object store and model, and brings both schemas up to date.
+ * Opens database, object store and model, and brings both schemas up to date. A database that is starting or away is
+ * waited for, for a minute.
  *
  * @param tell says what takes its time, a line at a time.
- * @throws what cannot be waited out: a refused login, missing rights, a server that does not come within a minute.
+ * @throws what cannot be waited out: a refused login, missing rights; or the signal's reason.
  */
-export async function openBackend(settings: Settings, tell: (line: string) => void): Promise<Backend> {
+export async function openBackend(
+  settings: Settings,
+  tell: (line: string) => void,
+  signal: AbortSignal,
+): Promise<Backend> {
   const database = await openDatabase(settings)
+  const backend = await assemble(settings, database)
+  const whenReachable = whileAway({ tell, signal, atMostMs: START_WAIT_MS })
+  try {
+    await whenReachable(() => backend.engine.migrate())
+    await whenReachable(() => migrateScout(backend.pool))
+    return { ...backend, start: () => whenReachable(() => backend.engine.start()) }
+  } catch (error) {
+    await backend.close(0)
+    throw error
+  }
+}
+
+async function assemble(settings: Settings, database: OpenDatabase): Promise<Omit<Backend, 'start'>> {
+  try {
+    return parts(settings, database)
+  } catch (error) {
+    await database.close()
+    throw error
+  }
+}
+
+function parts(settings: Settings, database: OpenDatabase): Omit<Backend, 'start'> {
   const store = openObjectStore(settings.store)
   const model = resolveModel(settings.model)
-  const pool = new pg.Pool({
-    connectionString: database.url,
-    max: settings.appPool,
-    application_name: 'scout',
-    connectionTimeoutMillis: 30_000,
-  })
-  // A server that closes idle connections is nothing unusual: the pool opens others.
-  pool.on('error', () => {})
+  const pool = openPool(settings, database.url)
   const task = analyseCapture({ model, store, timeoutMs: settings.callTimeoutMs })
   const engine = createEngine({
     name: 'scout',
     engine: { url: database.url, size: settings.enginePool },
-    directUrl: settings.databaseDirectUrl?.reveal() ?? database.url,
+    directUrl: database.directUrl,
     transactor: pgTransactor(pool),
     tasks: [task],
     queues: { processing: settings.concurrency },
@@ -60,41 +83,19 @@ export async function openBackend(settings: Settings, tell: (line: string) => vo
     store.close()
     await database.close()
   }
-  try {
-    await whenReachable(() => engine.migrate(), tell)
-    await migrateScout(pool)
-  } catch (error) {
-    await close(0)
-    throw error
-  }
   return { settings, pool, engine, model, store, task, databaseDescription: database.description, close }
 }
 
-async function openDatabase(
-  settings: Settings,
-): Promise<{ url: string; description: string; close: () => Promise<void> }> {
-  if (settings.databaseUrl) {
-    const url = settings.databaseUrl.reveal()
-    const { host, pathname } = new URL(url)
-    return { url, description: `${host}${pathname}`, close: async () => {} }
-  }
-  const directory = path.join(settings.dataFolder, 'postgres')
-  const server = await startEmbeddedPostgres({ directory })
-  return { url: server.url, description: `embedded, in ${directory}`, close: () => server.stop() }
-}
-
-/** A database that is starting, or away for a moment, is waited for. */
-async function whenReachable(work: () => Promise<unknown>, tell: (line: string) => void): Promise<void> {
-  const deadline = Date.now() + DATABASE_WAIT_MS
-  for (let pauseMs = 500; ; pauseMs = Math.min(5_000, pauseMs * 2)) {
-    try {
-      await work()
-      return
-    } catch (error) {
-      const away = error instanceof TriphaseError && error.code === 'CONNECTION_FAILED'
-      if (!away || Date.now() + pauseMs > deadline) throw error
-      tell(`${error.message} Trying again in ${pauseMs / 1_000} s.`)
-      await delay(pauseMs)
-    }
-  }
+function openPool(settings: Settings, url: string): pg.Pool {
+  const pool = new pg.Pool({
+    connectionString: url,
+    max: settings.appPool,
+    application_name: 'scout',
+    connectionTimeoutMillis: CONNECT_MS,
+    query_timeout: QUERY_MS,
+    keepAlive: true,
+  })
+  // A server that closes idle connections is nothing unusual: the pool opens others.
+  pool.on('error', () => {})
+  return pool
 }

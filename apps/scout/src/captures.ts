@@ -14,11 +14,21 @@ export interface NewCapture {
   readonly bytes: number
 }
 
+/** How far an analysis is. */
+export type AnalysisStatus = 'processing' | 'completed' | 'failed'
+
 /** A capture as the database knows it, with the state of its analysis; null: none was begun. */
 export interface KnownCapture {
   readonly id: string
   readonly jobId: string | null
-  readonly status: 'processing' | 'completed' | 'failed' | null
+  readonly objectKey: string
+  readonly status: AnalysisStatus | null
+}
+
+/** Why an analysis failed: a stable word to count by, and a sentence for people. */
+export interface AnalysisError {
+  readonly code: string
+  readonly message: string
 }
 
 /** The camera of that name, made when there is none; an existing one keeps its profile. */
@@ -35,28 +45,49 @@ export async function findOrCreateCamera(
   return (rows[0] as { id: string }).id
 }
 
+interface KnownCaptureRow {
+  id: string
+  job_id: string | null
+  object_key: string
+  status: AnalysisStatus | null
+}
+
+/** The capture with this content; null when there is none. */
+export async function findCapture(connection: Connection, hash: string): Promise<KnownCapture | null> {
+  const { rows } = await connection.query<KnownCaptureRow>(
+    `SELECT capture.id, capture.job_id, capture.object_key, analysis.status
+     FROM scout.capture LEFT JOIN scout.analysis ON analysis.capture_id = capture.id
+     WHERE capture.content_hash = $1`,
+    [hash],
+  )
+  return rows[0] ? knownCapture(rows[0]) : null
+}
+
 /** The capture with this content, written when there is none. Its row is locked until the transaction ends. */
 export async function findOrCreateCapture(tx: Connection, capture: NewCapture): Promise<KnownCapture> {
-  const { rows } = await tx.query<{ id: string; job_id: string | null; status: KnownCapture['status'] }>(
+  const { rows } = await tx.query<KnownCaptureRow>(
     `WITH known AS (
        INSERT INTO scout.capture (camera_id, content_hash, object_key, file_name, bytes)
        VALUES ($1, $2, $3, $4, $5)
        ON CONFLICT (content_hash) DO UPDATE SET content_hash = excluded.content_hash
-       RETURNING id, job_id
+       RETURNING id, job_id, object_key
      )
-     SELECT known.id, known.job_id, analysis.status
+     SELECT known.id, known.job_id, known.object_key, analysis.status
      FROM known LEFT JOIN scout.analysis ON analysis.capture_id = known.id`,
     [capture.cameraId, capture.contentHash, capture.objectKey, capture.fileName, capture.bytes],
   )
-  const { id, job_id: jobId, status } = rows[0] as (typeof rows)[number]
-  return { id, jobId, status }
+  return knownCapture(rows[0]!)
+}
+
+function knownCapture({ id, job_id: jobId, object_key: objectKey, status }: KnownCaptureRow): KnownCapture {
+  return { id, jobId, objectKey, status }
 }
 
 /** Notes which job analyses a capture, and that a failed analysis is being tried again. */
 export async function assignJob(tx: Connection, captureId: string, jobId: string): Promise<void> {
   await tx.query('UPDATE scout.capture SET job_id = $2 WHERE id = $1', [captureId, jobId])
   await tx.query(
-    `UPDATE scout.analysis SET status = 'processing', error = NULL, finished_at = NULL
+    `UPDATE scout.analysis SET status = 'processing', error_code = NULL, error = NULL, finished_at = NULL
      WHERE capture_id = $1 AND status = 'failed'`,
     [captureId],
   )
@@ -85,7 +116,7 @@ export async function beginAnalysis(tx: Connection, captureId: string): Promise<
      ON CONFLICT (capture_id) DO UPDATE
      SET status = CASE WHEN analysis.status = 'completed' THEN 'completed' ELSE 'processing' END,
          finished_at = CASE WHEN analysis.status = 'completed' THEN analysis.finished_at END,
-         error = NULL
+         error_code = NULL, error = NULL
      RETURNING id, status`,
     [captureId],
   )
@@ -115,26 +146,33 @@ export async function completeAnalysis(
   )
   await tx.query(
     `UPDATE scout.analysis
-     SET status = 'completed', finished_at = now(), model = $2, usage = $3, error = NULL WHERE id = $1`,
+     SET status = 'completed', finished_at = now(), model = $2, usage = $3, error_code = NULL, error = NULL
+     WHERE id = $1`,
     [analysisId, result.model, result.usage],
   )
 }
 
 /** Marks a capture's analysis as failed, unless it is completed. */
-export async function failAnalysis(connection: Connection, captureId: string, error: string): Promise<void> {
+export async function failAnalysis(
+  connection: Connection,
+  captureId: string,
+  { code, message }: AnalysisError,
+): Promise<void> {
   await connection.query(
-    `INSERT INTO scout.analysis (capture_id, status, finished_at, error) VALUES ($1, 'failed', now(), $2)
+    `INSERT INTO scout.analysis (capture_id, status, finished_at, error_code, error)
+     VALUES ($1, 'failed', now(), $2, $3)
      ON CONFLICT (capture_id) DO UPDATE
-     SET status = 'failed', finished_at = now(), error = excluded.error WHERE analysis.status <> 'completed'`,
-    [captureId, error],
+     SET status = 'failed', finished_at = now(), error_code = excluded.error_code, error = excluded.error
+     WHERE analysis.status <> 'completed'`,
+    [captureId, code, message],
   )
 }
 
-/** How an analysis ended, or that it has not. */
+/** How far a capture is. */
 export interface CaptureState {
   readonly captureId: string
   readonly jobId: string | null
-  readonly status: 'processing' | 'completed' | 'failed'
+  readonly status: AnalysisStatus
 }
 
 /** The state of each of these captures. */
@@ -142,11 +180,7 @@ export async function captureStates(
   connection: Connection,
   captureIds: readonly string[],
 ): Promise<CaptureState[]> {
-  const { rows } = await connection.query<{
-    id: string
-    job_id: string | null
-    status: CaptureState['status']
-  }>(
+  const { rows } = await connection.query<{ id: string; job_id: string | null; status: AnalysisStatus }>(
     `SELECT capture.id, capture.job_id, coalesce(analysis.status, 'processing') AS status
      FROM scout.capture LEFT JOIN scout.analysis ON analysis.capture_id = capture.id
      WHERE capture.id = ANY ($1::bigint[])`,
@@ -155,12 +189,12 @@ export async function captureStates(
   return rows.map(({ id, job_id: jobId, status }) => ({ captureId: id, jobId, status }))
 }
 
-/** One capture of the final table. */
+/** What is known of a capture in the end. */
 export interface CaptureResult {
   readonly captureId: string
-  readonly fileName: string
-  readonly status: 'processing' | 'completed' | 'failed'
-  readonly error: string | null
+  readonly status: AnalysisStatus
+  readonly error: AnalysisError | null
+  /** The most confident first. */
   readonly observations: readonly { label: string; confidence: number | null; text: string | null }[]
 }
 
@@ -171,23 +205,23 @@ export async function captureResults(
 ): Promise<CaptureResult[]> {
   const { rows } = await connection.query<{
     id: string
-    file_name: string
-    status: CaptureResult['status']
+    status: AnalysisStatus
+    error_code: string | null
     error: string | null
     observations: CaptureResult['observations'] | null
   }>(
-    `SELECT capture.id, capture.file_name, coalesce(analysis.status, 'processing') AS status, analysis.error,
+    `SELECT capture.id, coalesce(analysis.status, 'processing') AS status, analysis.error_code, analysis.error,
             (SELECT json_agg(json_build_object('label', label, 'confidence', confidence, 'text', text)
                              ORDER BY confidence DESC NULLS LAST, position)
              FROM scout.observation WHERE analysis_id = analysis.id) AS observations
      FROM scout.capture LEFT JOIN scout.analysis ON analysis.capture_id = capture.id
-     WHERE capture.id = ANY ($1::bigint[]) ORDER BY capture.file_name, capture.id`,
+     WHERE capture.id = ANY ($1::bigint[])`,
     [captureIds],
   )
-  return rows.map(({ id, file_name: fileName, observations, ...rest }) => ({
+  return rows.map(({ id, status, error_code: code, error: message, observations }) => ({
     captureId: id,
-    fileName,
+    status,
+    error: message === null ? null : { code: code ?? 'FAILED', message },
     observations: observations ?? [],
-    ...rest,
   }))
 }

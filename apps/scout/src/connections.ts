@@ -1,62 +1,101 @@
 import type { Backend } from './backend.ts'
 
-/** What a run did with connections. Times are milliseconds. */
+/** What the jobs of a run did with connections. Times are milliseconds. */
 export interface ConnectionReport {
+  /** Jobs that this process ran to their end. */
   readonly jobs: number
   readonly concurrency: number
-  readonly peakEngine: number
-  readonly peakApplication: number
   /** Most jobs that were in their call at one time. */
   readonly peakCalls: number
-  readonly averageHoldMs: number
+  readonly engine: { readonly peak: number; readonly size: number }
+  readonly application: { readonly peak: number; readonly size: number }
+  /** For how long all jobs together ran, and held a connection of the application. */
+  readonly totalRunMs: number
+  readonly totalHoldMs: number
+  /** The job that held one for longest, all its holds together; and the longest single hold. */
+  readonly mostHoldMs: number
   readonly longestHoldMs: number
-  /** Time that a job took, on average. */
-  readonly averageJobMs: number
 }
 
-/** Watches an engine and its application's pool from now on. */
-export function watchConnections({ engine, pool, settings }: Backend): () => ConnectionReport {
-  const sum = { jobs: 0, holdMs: 0, longestHoldMs: 0, jobMs: 0 }
-  const peak = { engine: 0, application: 0, calls: 0 }
-  const calling = new Set<string>()
-  const look = () => {
-    peak.engine = Math.max(peak.engine, engine.connections().engine.open)
-    peak.application = Math.max(peak.application, pool.totalCount)
+interface RunningJob {
+  startedAt: number
+  runMs: number
+  holdMs: number
+}
+
+const ENDS = ['job:completed', 'job:discarded', 'job:cancelled'] as const
+const PAUSES = ['job:retried', 'job:snoozed', 'job:handed-back', 'job:lost'] as const
+
+/** Watches an engine and its application's pool from now on. The attempts of one job count together. */
+export class ConnectionWatch {
+  readonly #backend: Backend
+  readonly #jobs = new Map<string, RunningJob>()
+  readonly #calling = new Set<string>()
+  readonly #sum = { jobs: 0, totalRunMs: 0, totalHoldMs: 0, mostHoldMs: 0, longestHoldMs: 0 }
+  readonly #peak = { engine: 0, application: 0, calls: 0 }
+
+  constructor(backend: Backend) {
+    this.#backend = backend
+    const { telemetry } = backend.engine
+    backend.pool.on('connect', () => this.#look())
+    telemetry.on('job:started', ({ jobId }) => this.#started(jobId))
+    telemetry.on('job:phase', ({ jobId, phase }) => this.#phase(jobId, phase))
+    telemetry.on('pool:held', ({ pool, jobId, holdMs }) => this.#held(pool, jobId, holdMs))
+    for (const name of PAUSES) telemetry.on(name, ({ jobId }) => this.#paused(jobId))
+    for (const name of ENDS) telemetry.on(name, ({ jobId }) => this.#ended(jobId))
   }
-  pool.on('connect', look)
-  engine.telemetry.on('pool:held', look)
-  engine.telemetry.on('job:phase', ({ jobId, phase }) => {
-    if (phase === 'call') calling.add(jobId)
-    else calling.delete(jobId)
-    peak.calls = Math.max(peak.calls, calling.size)
-  })
-  for (const end of [
-    'job:retried',
-    'job:discarded',
-    'job:cancelled',
-    'job:handed-back',
-    'job:lost',
-  ] as const) {
-    engine.telemetry.on(end, ({ jobId }) => calling.delete(jobId))
-  }
-  engine.telemetry.on('job:completed', ({ ledger, durationMs }) => {
-    sum.jobs++
-    sum.holdMs += ledger.holdMs
-    sum.jobMs += durationMs
-    sum.longestHoldMs = Math.max(sum.longestHoldMs, ledger.longestHoldMs)
-  })
-  return () => {
-    look()
-    const each = (total: number) => (sum.jobs === 0 ? 0 : total / sum.jobs)
+
+  report(): ConnectionReport {
+    this.#look()
+    const { concurrency, enginePool, appPool } = this.#backend.settings
     return {
-      jobs: sum.jobs,
-      concurrency: settings.concurrency,
-      peakEngine: peak.engine,
-      peakApplication: peak.application,
-      peakCalls: peak.calls,
-      averageHoldMs: each(sum.holdMs),
-      longestHoldMs: sum.longestHoldMs,
-      averageJobMs: each(sum.jobMs),
+      ...this.#sum,
+      concurrency,
+      peakCalls: this.#peak.calls,
+      engine: { peak: this.#peak.engine, size: enginePool },
+      application: { peak: this.#peak.application, size: appPool },
     }
+  }
+
+  #look(): void {
+    const { engine, pool } = this.#backend
+    this.#peak.engine = Math.max(this.#peak.engine, engine.connections().engine.open)
+    this.#peak.application = Math.max(this.#peak.application, pool.totalCount)
+  }
+
+  #started(jobId: string): void {
+    const { runMs, holdMs } = this.#jobs.get(jobId) ?? { runMs: 0, holdMs: 0 }
+    this.#jobs.set(jobId, { startedAt: performance.now(), runMs, holdMs })
+  }
+
+  #phase(jobId: string, phase: string): void {
+    if (phase === 'call') this.#calling.add(jobId)
+    else this.#calling.delete(jobId)
+    this.#peak.calls = Math.max(this.#peak.calls, this.#calling.size)
+  }
+
+  #held(pool: 'engine' | 'application', jobId: string | null, holdMs: number): void {
+    this.#look()
+    if (pool !== 'application') return
+    this.#sum.longestHoldMs = Math.max(this.#sum.longestHoldMs, holdMs)
+    const job = jobId === null ? undefined : this.#jobs.get(jobId)
+    if (job) job.holdMs += holdMs
+  }
+
+  #paused(jobId: string): RunningJob | undefined {
+    this.#calling.delete(jobId)
+    const job = this.#jobs.get(jobId)
+    if (job) job.runMs += performance.now() - job.startedAt
+    return job
+  }
+
+  #ended(jobId: string): void {
+    const job = this.#paused(jobId)
+    if (!job) return
+    this.#jobs.delete(jobId)
+    this.#sum.jobs++
+    this.#sum.totalRunMs += job.runMs
+    this.#sum.totalHoldMs += job.holdMs
+    this.#sum.mostHoldMs = Math.max(this.#sum.mostHoldMs, job.holdMs)
   }
 }

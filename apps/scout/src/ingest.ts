@@ -1,10 +1,12 @@
 import path from 'node:path'
+import type pg from 'pg'
+import type { Job } from 'triphase'
 import type { Backend } from './backend.ts'
-import { assignJob, findOrCreateCamera, findOrCreateCapture } from './captures.ts'
+import { assignJob, findCapture, findOrCreateCapture, type NewCapture } from './captures.ts'
+import type { WhenReachable } from './database.ts'
 import { readImageFile } from './image-folder.ts'
 import { contentHash } from './images.ts'
 import { captureKey } from './object-store.ts'
-import { samplePhotos } from './samples.ts'
 
 /** An image to be analysed: the file, and what to call it. */
 export interface ImageSource {
@@ -12,65 +14,61 @@ export interface ImageSource {
   readonly file: string
 }
 
-/** What became of a file: a capture of this run, one that was analysed before, or the reason why there is none. */
+/** What became of a file: a capture whose analysis waits, one that was analysed before, or the reason why there is none. */
 export type Ingested =
-  | { readonly kind: 'capture'; readonly captureId: string }
-  | { readonly kind: 'known'; readonly captureId: string }
-  | { readonly kind: 'refused'; readonly name: string; readonly message: string }
+  | { readonly kind: 'waiting' | 'known'; readonly captureId: string }
+  | { readonly kind: 'refused'; readonly message: string }
 
-const PROFILE = {
-  prompt: 'List what can be seen in this image: people, animals, vehicles, objects, and text.',
-}
-
-/** The camera that a folder's images belong to. */
-export async function cameraOf(backend: Backend, name: string): Promise<string> {
-  return findOrCreateCamera(backend.pool, name, PROFILE)
-}
-
-/** The demo photos. */
-export function sampleSources(): ImageSource[] {
-  return samplePhotos().map(({ name, file }) => ({ name, file }))
-}
-
-/** Files of a folder, named as they are seen from it. */
-export function folderSources(folder: string, files: readonly string[]): ImageSource[] {
-  return files.map((file) => ({ name: path.relative(folder, file) || path.basename(file), file }))
-}
+const KINDS: Record<string, string> = { '.jpg': 'jpeg', '.jpeg': 'jpeg', '.png': 'png', '.webp': 'webp' }
 
 /**
  * Stores an image and, in one transaction, writes its capture and the job that analyses it. The same content is one
  * capture and one job, however often and by however many runs it is delivered; what is analysed already is left alone,
  * and what failed before is tried again.
+ *
+ * @throws {ObjectStoreError} when the image cannot be stored.
  */
 export async function ingestImage(
   backend: Backend,
   cameraId: string,
   source: ImageSource,
+  whenReachable: WhenReachable,
 ): Promise<Ingested> {
   const content = await readImageFile(source.file)
-  if (!content.ok) return { kind: 'refused', name: source.name, message: content.problem.message }
-  const hash = contentHash(content.bytes)
-  const extension = path.extname(source.file).slice(1).toLowerCase()
-  const objectKey = captureKey(hash, extension)
-  await backend.store.put(objectKey, content.bytes, `image/${extension === 'jpg' ? 'jpeg' : extension}`)
-  const { engine, task } = backend
-  return engine.transaction(async (tx): Promise<Ingested> => {
-    const bytes = content.bytes.byteLength
-    const capture = await findOrCreateCapture(tx, {
-      cameraId,
-      contentHash: hash,
-      objectKey,
-      fileName: source.name,
-      bytes,
-    })
-    const { id: captureId, jobId, status } = capture
-    if (status === 'completed') return { kind: 'known', captureId }
-    // A job that failed keeps the answers it paid for, so it is that job that runs again.
-    const again = status === 'failed' && jobId !== null && (await engine.retry(jobId))
-    const job = again
-      ? { id: jobId }
-      : await engine.enqueue(task, { captureId }, { tx, uniqueKey: `capture-${captureId}` })
-    await assignJob(tx, captureId, job.id as string)
-    return { kind: 'capture', captureId }
-  })
+  if (!content.ok) return { kind: 'refused', message: content.problem.message }
+  const { bytes } = content
+  const hash = contentHash(bytes)
+  const known = await whenReachable(() => findCapture(backend.pool, hash))
+  if (known?.status === 'completed') return { kind: 'known', captureId: known.id }
+  const kind = KINDS[path.extname(source.file).toLowerCase()] ?? 'jpeg'
+  // Again for a capture that is known: its object may be what was missing.
+  const objectKey = known?.objectKey ?? captureKey(hash, kind)
+  await backend.store.put(objectKey, bytes, `image/${kind}`)
+  const capture = { cameraId, contentHash: hash, objectKey, fileName: source.name, bytes: bytes.byteLength }
+  return whenReachable(() => backend.engine.transaction((tx) => enqueueAnalysis(backend, tx, capture)))
+}
+
+async function enqueueAnalysis(backend: Backend, tx: pg.PoolClient, capture: NewCapture): Promise<Ingested> {
+  const { id: captureId, jobId, status } = await findOrCreateCapture(tx, capture)
+  const job = jobId === null ? null : await backend.engine.job(jobId)
+  // Only the lock is sure to be of now: what completed while this transaction waited for it is seen by its job.
+  if (status === 'completed' || job?.state === 'completed') return { kind: 'known', captureId }
+  await assignJob(tx, captureId, await jobFor(backend, tx, captureId, job))
+  return { kind: 'waiting', captureId }
+}
+
+/** The job that analyses a capture: the one that it has, brought back where that has failed, or a new one. */
+async function jobFor(
+  { engine, task }: Backend,
+  tx: pg.PoolClient,
+  captureId: string,
+  job: Job | null,
+): Promise<string> {
+  if (job) {
+    // It keeps the answers that were paid for, which another job would not have.
+    const failed = job.state === 'discarded' || job.state === 'cancelled'
+    if (!failed || (await engine.retry(job.id))) return job.id
+  }
+  const { id } = await engine.enqueue(task, { captureId }, { tx, uniqueKey: `capture-${captureId}` })
+  return id
 }

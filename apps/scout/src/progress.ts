@@ -1,10 +1,12 @@
-import { Presets, SingleBar } from 'cli-progress'
+import { firstPart } from './terminal.ts'
 
 /** How far a run is. */
 export interface Counts {
   readonly total: number
-  readonly done: number
+  readonly completed: number
   readonly failed: number
+  /** Of the completed, those that were so before this run. */
+  readonly known: number
 }
 
 /** Shows how far a run is: a bar on a terminal, plain lines elsewhere. */
@@ -12,11 +14,14 @@ export interface Progress {
   update(counts: Counts): void
   /** A line of its own, above the bar. */
   say(line: string): void
+  /** Leaves the last state as it is. Nothing is shown after that but lines. */
   stop(): void
 }
 
 const LINE_EVERY_MS = 5_000
 const WINDOW_MS = 30_000
+const BAR_WIDTH = 30
+const NARROWEST_BAR = 8
 
 /** A bar where `stream` is a terminal, else a line now and then. */
 export function showProgress(stream: NodeJS.WriteStream): Progress {
@@ -27,67 +32,80 @@ export function showProgress(stream: NodeJS.WriteStream): Progress {
 export class Rate {
   readonly #samples: { at: number; finished: number }[] = []
 
-  /** @returns images per second, and seconds left; null while nothing is known. */
-  update(counts: Counts, now = performance.now()): { rate: number | null; secondsLeft: number | null } {
-    const finished = counts.done + counts.failed
-    this.#samples.push({ at: now, finished })
-    while (this.#samples.length > 2 && now - (this.#samples[0] as { at: number }).at > WINDOW_MS)
-      this.#samples.shift()
-    const first = this.#samples[0] as { at: number; finished: number }
+  /** @returns images per second, and seconds left; null while nothing is known, or when nothing is left. */
+  update(
+    { total, completed, failed, known }: Counts,
+    now: number = performance.now(),
+  ): { rate: number | null; secondsLeft: number | null } {
+    const finished = completed + failed - known
+    const left = total - completed - failed
+    const samples = this.#samples
+    samples.push({ at: now, finished })
+    while (samples.length > 2 && now - samples[0]!.at > WINDOW_MS) samples.shift()
+    const first = samples[0]!
     const seconds = (now - first.at) / 1_000
-    if (seconds <= 0 || finished === first.finished) return { rate: null, secondsLeft: null }
+    if (seconds <= 0 || finished <= first.finished) return { rate: null, secondsLeft: null }
     const rate = (finished - first.finished) / seconds
-    return { rate, secondsLeft: (counts.total - finished) / rate }
+    return { rate, secondsLeft: left > 0 ? left / rate : null }
   }
 }
 
+/**
+ * The last line of a terminal, drawn over itself. It changes no state of the terminal (cursor, wrapping), so that a
+ * process that is killed leaves a terminal that works.
+ */
 class Bar implements Progress {
   readonly #stream: NodeJS.WriteStream
   readonly #rate = new Rate()
-  readonly #bar: SingleBar
-  #started = false
+  #line = ''
 
   constructor(stream: NodeJS.WriteStream) {
     this.#stream = stream
-    this.#bar = new SingleBar(
-      {
-        stream,
-        format: '{bar} {value}/{total} images  {failures}{speed}  {left}',
-        hideCursor: true,
-        clearOnComplete: false,
-        gracefulExit: false,
-      },
-      Presets.shades_classic,
-    )
   }
 
   update(counts: Counts): void {
-    const { rate, secondsLeft } = this.#rate.update(counts)
-    const words = {
-      failures: counts.failed > 0 ? `${counts.failed} failed  ` : '',
-      speed: rate === null ? '' : `${rate.toFixed(1)}/s`,
-      left: secondsLeft === null ? '' : `${inWords(secondsLeft)} left`,
-    }
-    if (!this.#started) this.#bar.start(counts.total, 0, words)
-    this.#started = true
-    this.#bar.setTotal(counts.total)
-    this.#bar.update(counts.done + counts.failed, words)
+    const line = barLine(counts, this.#rate.update(counts), this.#stream.columns || 80)
+    if (line === this.#line) return
+    this.#line = line
+    this.#stream.write(`\r${line}\u001b[K`)
   }
 
   say(line: string): void {
-    if (this.#started) this.#stream.write('\r\u001b[K')
-    this.#stream.write(`${line}\n`)
+    this.#stream.write(this.#line === '' ? `${line}\n` : `\r\u001b[K${line}\n${this.#line}`)
   }
 
   stop(): void {
-    this.#bar.stop()
+    if (this.#line !== '') this.#stream.write('\n')
+    this.#line = ''
   }
+}
+
+/** The bar and its words, as many of them as fit; the last column stays free, where some terminals wrap. */
+export function barLine(
+  counts: Counts,
+  { rate, secondsLeft }: ReturnType<Rate['update']>,
+  columns: number,
+): string {
+  const { total, completed, failed } = counts
+  const finished = completed + failed
+  const words = [
+    `${finished}/${total}`,
+    failed > 0 ? `${failed} failed` : '',
+    rate === null ? '' : `${rate.toFixed(1)}/s`,
+    secondsLeft === null ? '' : `${inWords(secondsLeft)} left`,
+  ]
+    .filter((word) => word !== '')
+    .join('  ')
+  const room = Math.min(BAR_WIDTH, columns - 1 - words.length - 2)
+  if (room < NARROWEST_BAR) return firstPart(words, columns - 1)
+  const filled = total === 0 ? room : Math.floor((room * finished) / total)
+  return `${'█'.repeat(filled)}${'░'.repeat(room - filled)}  ${words}`
 }
 
 class Lines implements Progress {
   readonly #stream: NodeJS.WriteStream
   readonly #rate = new Rate()
-  #lastLine = 0
+  #lastLine = performance.now()
   #lastText = ''
 
   constructor(stream: NodeJS.WriteStream) {
@@ -95,17 +113,17 @@ class Lines implements Progress {
   }
 
   update(counts: Counts): void {
+    const { total, completed, failed } = counts
     const { rate, secondsLeft } = this.#rate.update(counts)
-    const finished = counts.done + counts.failed
+    const finished = completed + failed
     const now = performance.now()
-    if (finished < counts.total && now - this.#lastLine < LINE_EVERY_MS) return
-    const parts = [
-      `${finished} of ${counts.total} images`,
-      ...(counts.failed > 0 ? [`${counts.failed} failed`] : []),
+    if (finished < total && now - this.#lastLine < LINE_EVERY_MS) return
+    const text = [
+      `${finished} of ${total} images`,
+      ...(failed > 0 ? [`${failed} failed`] : []),
       ...(rate === null ? [] : [`${rate.toFixed(1)} a second`]),
-      ...(secondsLeft === null || finished === counts.total ? [] : [`${inWords(secondsLeft)} left`]),
-    ]
-    const text = parts.join(', ')
+      ...(secondsLeft === null ? [] : [`${inWords(secondsLeft)} left`]),
+    ].join(', ')
     if (text === this.#lastText) return
     this.#lastLine = now
     this.#lastText = text
@@ -119,7 +137,8 @@ class Lines implements Progress {
   stop(): void {}
 }
 
-function inWords(seconds: number): string {
+/** A length of time in at most two units. */
+export function inWords(seconds: number): string {
   const whole = Math.ceil(seconds)
   if (whole < 60) return `${whole} s`
   if (whole < 3_600) return `${Math.floor(whole / 60)} min ${whole % 60} s`

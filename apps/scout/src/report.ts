@@ -1,39 +1,105 @@
 import Table from 'cli-table3'
 import type { CaptureResult } from './captures.ts'
 import type { ConnectionReport } from './connections.ts'
+import { type Counts, inWords } from './progress.ts'
+import { firstPart, lastPart, printable, widthOf } from './terminal.ts'
 
-const LONGEST_CELL = 70
-
-/** The images and what was observed in them, as a table for people. */
-export function imageTable(results: readonly CaptureResult[]): string {
-  const table = new Table({ head: ['image', 'analysis', 'observations'], style: { head: [], border: [] } })
-  for (const result of results)
-    table.push([shortened(result.fileName), result.status, shortened(summary(result))])
-  return table.toString()
+/** An image of the table: what is known of its capture, and what its files are called. */
+export interface ReportedImage extends CaptureResult {
+  readonly names: readonly string[]
 }
 
-/** The same label several times is counted, with the highest confidence: `cat 0.93, person 0.81 x3`. */
-function summary({ status, error, observations }: CaptureResult): string {
-  if (status === 'failed') return error ?? 'failed'
-  const byLabel = Map.groupBy(observations, ({ label, text }) => label || text || '?')
-  const parts = [...byLabel].map(([label, group]) => {
-    const [best] = group
+/** How much room there is. */
+export interface TableSize {
+  readonly columns: number
+  readonly rows: number
+}
+
+const HEAD = ['image', 'analysis', 'observations'] as const
+// Borders and the blanks beside them.
+const FRAME = 3 * HEAD.length + 1
+const NARROWEST_NAME = 12
+const NARROWEST_TEXT = 16
+
+/** The images and what was observed in them, as a table that fits; lists of observations are cut with a count. */
+export function imageTable(images: readonly ReportedImage[], size: TableSize): string {
+  const shown = images.slice(0, size.rows)
+  const names = shown.map(({ names: [name = '', ...others] }) =>
+    printable(others.length > 0 ? `${name} +${others.length} the same` : name),
+  )
+  const statusWidth = Math.max(HEAD[1].length, ...shown.map(({ status }) => status.length))
+  const room = Math.max(size.columns - FRAME - statusWidth, NARROWEST_NAME + NARROWEST_TEXT)
+  const widestName = Math.max(HEAD[0].length, ...names.map(widthOf))
+  const nameWidth = Math.min(widestName, Math.max(NARROWEST_NAME, Math.floor(room / 2)))
+  const table = new Table({ head: [...HEAD], style: { head: [], border: [], compact: true } })
+  for (const [index, image] of shown.entries())
+    table.push([lastPart(names[index]!, nameWidth), image.status, summary(image, room - nameWidth)])
+  const more = images.length - shown.length
+  return more > 0
+    ? `${table}\n… and ${more} more; all are in the tables scout.capture and scout.observation.`
+    : `${table}`
+}
+
+/** `cat 0.93, person 0.81 x3, +2 more`: a label that was seen several times is counted, with its highest confidence. */
+function summary({ status, error, observations }: CaptureResult, width: number): string {
+  if (status === 'failed') return firstPart(error?.code ?? '', width)
+  if (status === 'processing') return ''
+  const byLabel = Map.groupBy(observations, ({ label }) => label)
+  const parts = [...byLabel].map(([label, [best, ...others]]) => {
     const confidence = best?.confidence == null ? '' : ` ${best.confidence.toFixed(2)}`
-    return `${label}${confidence}${group.length > 1 ? ` x${group.length}` : ''}`
+    return printable(`${label}${confidence}${others.length > 0 ? ` x${others.length + 1}` : ''}`)
   })
-  return parts.join(', ') || (status === 'completed' ? 'nothing recognised' : '')
+  if (parts.length === 0) return firstPart('nothing recognised', width)
+  for (let kept = parts.length; kept > 0; kept--) {
+    const rest = parts.length - kept
+    const text = [...parts.slice(0, kept), ...(rest > 0 ? [`+${rest} more`] : [])].join(', ')
+    if (widthOf(text) <= width) return text
+  }
+  return firstPart(parts.join(', '), width)
 }
 
-function shortened(text: string): string {
-  return text.length > LONGEST_CELL ? `${text.slice(0, LONGEST_CELL - 1)}…` : text
+/** What became of the images of a run. */
+export function summaryLine({ completed, failed, known }: Counts, unread: number, seconds: number): string {
+  const parts = [
+    ...(completed > known ? [`${completed - known} analysed in ${inWords(seconds)}`] : []),
+    ...(known > 0 ? [`${known} known from before`] : []),
+    ...(failed > 0 ? [`${failed} failed`] : []),
+    ...(unread > 0 ? [`${unread} not looked at`] : []),
+  ]
+  return `${completed + failed + unread} images: ${parts.join(', ')}.`
+}
+
+/** A line for each image that is not analysed, and why; none when all are. */
+export function failureLines(
+  images: readonly ReportedImage[],
+  unread: readonly { message: string }[],
+  stopped: Error | null,
+): string[] {
+  const lines = [
+    ...images
+      .filter(({ status }) => status !== 'completed')
+      .map(({ names, error }) => `failed: ${names.join(' and ')}: ${error?.message ?? 'not finished'}`),
+    ...unread.map(({ message }) => `not read: ${message}`),
+    ...(stopped ? [`stopped: ${stopped.message}`] : []),
+  ]
+  if (lines.length === 0) return []
+  return ['', ...lines.map(printable), 'Run the same command again to try these again.']
 }
 
 /** How few connections it took, in words. */
 export function connectionLines(report: ConnectionReport): string[] {
-  const ms = (value: number) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`
+  const { jobs, concurrency, peakCalls, engine, application, totalHoldMs, totalRunMs } = report
+  if (jobs === 0) return []
+  const share = (100 * totalHoldMs) / Math.max(totalRunMs, 1)
   return [
-    `jobs         ${report.jobs} by this process, ${report.concurrency} at a time (${report.peakCalls} in their call at once)`,
-    `connections  at most ${report.peakApplication} of the application and ${report.peakEngine} of the engine at a time`,
-    `held         ${ms(report.averageHoldMs)} by a job on average, ${ms(report.longestHoldMs)} at the longest; a job took ${ms(report.averageJobMs)}`,
+    `jobs         ${jobs} run here, at most ${concurrency} at a time; ${peakCalls} waited for the model at once`,
+    `connections  at most ${application.peak} of ${application.size} (application) and ${engine.peak} of ${engine.size} (engine), and 1 that listens`,
+    `held         ${time(totalHoldMs / jobs)} of a job's ${time(totalRunMs / jobs)} on average (${share.toFixed(share < 10 ? 1 : 0)}%); ` +
+      `${time(report.mostHoldMs)} by one job at most, ${time(report.longestHoldMs)} at a stretch, ${time(totalHoldMs)} in all`,
   ]
+}
+
+function time(ms: number): string {
+  if (ms < 10) return `${ms.toFixed(1)} ms`
+  return ms < 1_000 ? `${Math.round(ms)} ms` : `${(ms / 1_000).toFixed(1)} s`
 }

@@ -62,3 +62,54 @@ INSERT INTO job_history (
 SELECT id, run_at, inserted_at, claimed_at, process_id, claim_no, attempt, max_attempts, priority, queue, task,
        'completed', input, 'null'
 FROM gone`
+
+/** What the three transactions of a staged job write besides. */
+export const STAGED_FLOOR_TABLES = `
+CREATE TABLE answer (
+  job_id bigint NOT NULL,
+  stored_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  claim_no integer NOT NULL,
+  step text NOT NULL,
+  answer json NOT NULL,
+  PRIMARY KEY (job_id, step)
+);
+CREATE TABLE job_attempt (
+  job_id bigint NOT NULL,
+  finished_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  started_at timestamptz,
+  process_id bigint,
+  claim_no integer NOT NULL,
+  attempt integer NOT NULL,
+  checkouts integer,
+  wait_ms real,
+  hold_ms real,
+  longest_hold_ms real,
+  queue text NOT NULL,
+  task text NOT NULL,
+  outcome text NOT NULL,
+  phases json
+);
+CREATE INDEX job_attempt_job ON job_attempt (job_id)`
+
+export const CLAIM_ALL = `
+UPDATE job SET state = 'executing', claim_no = 1, attempt = 1, process_id = 1, claimed_at = clock_timestamp()`
+
+export const STORE_ANSWER = `INSERT INTO answer (job_id, claim_no, step, answer) VALUES ($1, 1, 'call', $2)`
+
+export const FINISH_STAGED = `
+WITH gone AS (
+  DELETE FROM job WHERE id = $1 RETURNING *
+), answered AS (
+  DELETE FROM answer WHERE job_id = $1
+), kept AS (
+  INSERT INTO job_attempt (
+    job_id, started_at, process_id, claim_no, attempt, checkouts, wait_ms, hold_ms, longest_hold_ms, queue, task,
+    outcome, phases)
+  SELECT id, claimed_at, process_id, claim_no, attempt, 2, 0, 1, 1, queue, task, 'completed', $2::json FROM gone
+)
+INSERT INTO job_history (
+  id, run_at, inserted_at, claimed_at, process_id, claim_no, attempt, max_attempts, priority, queue, task, state,
+  input, result)
+SELECT id, run_at, inserted_at, claimed_at, process_id, claim_no, attempt, max_attempts, priority, queue, task,
+       'completed', input, 'null'
+FROM gone`

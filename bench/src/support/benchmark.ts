@@ -17,7 +17,13 @@ export interface Measured {
 /** One of the things that a benchmark compares. */
 export interface Variant {
   name: string
-  measure: (stage: Stage) => Promise<Measured>
+  measure: (stage: Stage, turn: Turn) => Promise<Measured>
+}
+
+/** Which of the rounds it is, from 0. */
+export interface Turn {
+  round: number
+  rounds: number
 }
 
 export interface Column {
@@ -43,6 +49,8 @@ export interface Benchmark {
   variants: Variant[]
   columns: Column[]
   ratios: Ratio[]
+  /** Adds figures that come from several variants of a round. */
+  derive?: (round: Round) => void
 }
 
 export interface Options {
@@ -84,8 +92,11 @@ export async function runBenchmark(benchmark: Benchmark, options: Options): Prom
   process.once('SIGINT', stopAndExit).once('SIGTERM', stopAndExit)
   try {
     const rounds: Round[] = []
-    for (let round = 0; round < options.repeats; round++) {
-      rounds.push(await measureRound(server, rotated(variants, round), `${round + 1}/${options.repeats}`))
+    for (let number = 0; number < options.repeats; number++) {
+      const turn = { round: number, rounds: options.repeats }
+      const round = await measureRound(server, rotated(variants, number), turn)
+      benchmark.derive?.(round)
+      rounds.push(round)
     }
     const report = reportOf({ ...benchmark, variants }, options, rounds, { load, postgres: server.version })
     printReport({ ...benchmark, variants }, report)
@@ -97,20 +108,21 @@ export async function runBenchmark(benchmark: Benchmark, options: Options): Prom
   }
 }
 
-async function measureRound(server: Server, variants: readonly Variant[], title: string): Promise<Round> {
+async function measureRound(server: Server, variants: readonly Variant[], turn: Turn): Promise<Round> {
   const round: Round = new Map()
   for (const variant of variants) {
-    if (process.stderr.isTTY) process.stderr.write(`\r\x1b[Kround ${title}: ${variant.name}`)
-    round.set(variant.name, await measureOnce(server, variant))
+    if (process.stderr.isTTY)
+      process.stderr.write(`\r\x1b[K${turn.round + 1} of ${turn.rounds}: ${variant.name}`)
+    round.set(variant.name, await measureOnce(server, variant, turn))
   }
   if (process.stderr.isTTY) process.stderr.write('\r\x1b[K')
   return round
 }
 
-async function measureOnce(server: Server, variant: Variant): Promise<Measured> {
+async function measureOnce(server: Server, variant: Variant, turn: Turn): Promise<Measured> {
   const stage = await Stage.open(server)
   try {
-    return await variant.measure(stage)
+    return await variant.measure(stage, turn)
   } finally {
     await stage.close()
   }

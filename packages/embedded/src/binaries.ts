@@ -127,7 +127,12 @@ async function copyFor(account: Account, layout: Layout, installed: InstalledBin
   await copyFolder(original, unfinished)
   await makeLinks(unfinished)
   await replace(copy, unfinished)
-  await (inside ? removeOtherCopies(layout, copy) : removeUnfinished(dirname(copy), 'triphase-binaries-'))
+  if (inside) {
+    await removeOtherCopies(layout, copy)
+  } else {
+    assertOwn(copy)
+    await removeUnfinished(dirname(copy), 'triphase-binaries-')
+  }
   return copy
 }
 

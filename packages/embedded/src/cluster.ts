@@ -28,6 +28,7 @@ export async function ensureCluster(layout: Layout, binaries: Binaries, account:
     await writeFile(password, randomBytes(24).toString('base64url'), { mode: 0o600, flush: true })
     await account.give(password)
     await initialise(data, binaries, account)
+    await flushFolder(unfinished)
     await rename(unfinished, layout.cluster)
     await flushFolder(layout.directory)
   } catch (error) {

@@ -57,8 +57,8 @@ interface Opening {
  * uses it: after the last `stop()` it is stopped, and when all users were killed instead, a small watchdog process stops
  * it seconds later. A server that was killed is started again by the next call; its clients find it under the same url.
  *
- * It is made for trying things out and for tests. It handles no signals and reads no environment variables: whether to
- * use this or a DATABASE_URL is the caller's decision.
+ * It is made for trying things out and for tests. It handles no signals and takes no options from environment
+ * variables: whether to use this or a DATABASE_URL is the caller's decision.
  *
  * @example
  * const postgres = await startEmbeddedPostgres({ directory: '.data/postgres', database: 'shop' })

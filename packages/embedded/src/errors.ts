@@ -14,6 +14,7 @@ export type EmbeddedPostgresErrorCode =
   | 'DIRECTORY_IN_USE'
   /** The data was written by another major version of Postgres. */
   | 'DATA_VERSION_MISMATCH'
+  /** There is no space for a new cluster, or for the server to go on. */
   | 'DISK_FULL'
   /** Anything else that kept the server from starting; the message ends with what the server wrote. */
   | 'START_FAILED'

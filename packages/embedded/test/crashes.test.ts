@@ -192,6 +192,21 @@ test('a process that ends without a stop is not kept from ending, and its server
   await until('the server is stopped', () => postmastersOf(directory).length === 0)
 })
 
+test.runIf(process.platform === 'linux')(
+  "the watchdog has none of the caller's options for Node",
+  async () => {
+    const directory = await usedDirectory()
+    const env = { ...process.env, NODE_OPTIONS: '--title=debugged', MARK: 'kept' }
+    const user = new UserProcess({ directory }, 'stay', { env })
+    await user.nextMessage()
+    const environment = readFileSync(`/proc/${watchdogsOf(directory)[0]!.pid}/environ`, 'utf8')
+    expect(environment).toContain('MARK=kept')
+    expect(environment).not.toContain('NODE_OPTIONS')
+    await user.stop()
+    await user.ended()
+  },
+)
+
 test('a watchdog that was killed is replaced by the next start', async () => {
   const directory = await usedDirectory()
   const user = new UserProcess({ directory })

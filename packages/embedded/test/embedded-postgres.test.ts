@@ -3,7 +3,9 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import pg from 'pg'
 import { expect, test } from 'vitest'
+import { accountFor } from '../src/account.ts'
 import { type EmbeddedPostgresOptions, startEmbeddedPostgres } from '../src/index.ts'
+import { startProgram } from '../src/server-program.ts'
 import { query } from './query.ts'
 import { processesIn, temporaryFolder, usedDirectory } from './temporary-folder.ts'
 
@@ -193,4 +195,38 @@ test('a stop after the directory was deleted ends the server too', async () => {
   const server = await startEmbeddedPostgres({ directory })
   rmSync(directory, { recursive: true, maxRetries: 10 })
   await server.stop()
+})
+
+test('a log that has grown large is put aside, once', async () => {
+  const directory = await usedDirectory()
+  const log = join(directory, 'server.log')
+  for (const mark of ['first', 'second']) {
+    writeFileSync(log, `${mark}${'.'.repeat(11_000_000)}`)
+    await (await startEmbeddedPostgres({ directory })).stop()
+    expect(statSync(log).size).toBeLessThan(100_000)
+    expect(readFileSync(`${log}.previous`, 'utf8').slice(0, mark.length)).toBe(mark)
+  }
+})
+
+test.for<[string, string, number, string, RegExp]>([
+  [
+    'without the C library it was made for',
+    '#!/no/such/loader',
+    0o755,
+    'UNSUPPORTED_PLATFORM',
+    /glibc.*DATABASE_URL/,
+  ],
+  ['that may not be executed', '#!/bin/sh', 0o644, 'START_FAILED', /noexec/],
+])('a program %s is an error that says so', async ([, content, mode, code, message]) => {
+  const folder = temporaryFolder()
+  const program = join(folder, 'postgres')
+  writeFileSync(program, content, { mode })
+  const start = startProgram({
+    program,
+    arguments: [],
+    data: folder,
+    account: accountFor(folder),
+    stdio: 'ignore',
+  })
+  await expect(start).rejects.toMatchObject({ code, message: expect.stringMatching(message) })
 })

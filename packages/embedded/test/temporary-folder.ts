@@ -1,11 +1,12 @@
 import { execFileSync } from 'node:child_process'
-import { chmodSync, mkdtempSync, readlinkSync, realpathSync, rmSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readdirSync, readlinkSync, realpathSync, rmSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, expect, onTestFinished } from 'vitest'
 import { startEmbeddedPostgres } from '../src/index.ts'
+import { commandLineOf, pidIsAlive } from '../src/process-identity.ts'
 
 /** A folder that is removed after the test, which fails when a process is left that works on it. */
 export function temporaryFolder(parent: string = tmpdir()): string {
@@ -61,15 +62,20 @@ export interface FoundProcess {
 
 /** Postgres servers and watchdogs of a folder. */
 export function processesIn(folder: string): FoundProcess[] {
-  const lines = execFileSync('ps', ['-ww', '-eo', 'pid=,stat=,command='], { encoding: 'utf8' })
-    .trim()
-    .split('\n')
-  return lines.flatMap((line) => {
-    const [, pid = '', state = '', command = ''] = /^\s*(\d+)\s+(\S+)\s+(.*)$/.exec(line) ?? []
-    const isOurs = command.includes(folder) || workingFolder(pid).startsWith(folder)
+  return allProcesses().filter(({ pid, command }) => {
     const isTested = /bin\/postgres |^postgres: |watchdog\.[tj]s /.test(command)
-    return isOurs && isTested && !state.startsWith('Z') ? [{ pid: Number(pid), command }] : []
+    return isTested && (command.includes(folder) || workingFolder(pid).startsWith(folder)) && pidIsAlive(pid)
   })
+}
+
+/** Not with `ps` where it can be avoided: these tests ask often, on machines that are busy. */
+function allProcesses(): FoundProcess[] {
+  if (process.platform === 'linux') {
+    const pids = readdirSync('/proc').map(Number).filter(Number.isInteger)
+    return pids.map((pid) => ({ pid, command: commandLineOf(pid).join(' ') }))
+  }
+  const lines = execFileSync('ps', ['-ww', '-eo', 'pid=,command='], { encoding: 'utf8' }).trim().split('\n')
+  return lines.map((line) => ({ pid: Number.parseInt(line, 10), command: line.trim().replace(/^\d+ /, '') }))
 }
 
 export function watchdogsOf(folder: string): FoundProcess[] {
@@ -80,7 +86,7 @@ export function postmastersOf(folder: string): FoundProcess[] {
   return processesIn(folder).filter(({ command }) => command.includes('bin/postgres '))
 }
 
-function workingFolder(pid: string): string {
+function workingFolder(pid: number): string {
   try {
     return readlinkSync(`/proc/${pid}/cwd`)
   } catch {

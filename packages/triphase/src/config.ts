@@ -1,4 +1,4 @@
-import { type Duration, milliseconds } from './duration.ts'
+import { type Duration, LONGEST_DELAY_MS, LONGEST_TIMER_MS, milliseconds } from './duration.ts'
 import { TriphaseError } from './errors.ts'
 import { isQueueName, QUEUE_NAME_RULE } from './task.ts'
 
@@ -88,7 +88,9 @@ const OPTION_NAMES = new Set<string>([
 ])
 const POOL_NAMES = new Set(['url', 'size', 'acquireTimeout'])
 const QUEUE_NAMES = new Set(['concurrency', 'timeout'])
-const SCHEMA_RULE = 'a lower-case letter or _, then up to 47 lower-case letters, digits or _; not pg_…'
+const URL_RULE =
+  'a postgres:// URL, with special characters of user and password percent-encoded (encodeURIComponent)'
+const SCHEMA_RULE = 'a lower-case letter or _, then up to 47 lower-case letters, digits or _, but not pg_…'
 
 /**
  * Checks options and fills in the defaults.
@@ -102,10 +104,12 @@ export function resolveConfig(options: EngineOptions): EngineConfig {
       faults.push(`${key}: there is no such option (there are ${[...OPTION_NAMES].join(', ')})`)
   }
   const time = (name: string, value: Duration, least = 0) => durationOr(faults, name, value, least)
-  const url = options.url ?? options.engine?.url
-  if (!isPostgresUrl(url)) faults.push('url: a postgres:// URL')
-  if (options.directUrl !== undefined && !isPostgresUrl(options.directUrl))
-    faults.push('directUrl: a postgres:// URL')
+  const { engine = {}, application = {} } = options
+  const url = options.url ?? engine.url
+  if (!isPostgresUrl(url)) faults.push(`url: ${URL_RULE}`)
+  if (options.directUrl !== undefined && !isPostgresUrl(options.directUrl)) {
+    faults.push(`directUrl: ${URL_RULE}`)
+  }
   const schema = options.schema ?? 'triphase'
   if (!/^[a-z_][a-z0-9_]{0,47}$/.test(schema) || schema.startsWith('pg_'))
     faults.push(`schema: ${SCHEMA_RULE}`)
@@ -118,16 +122,17 @@ export function resolveConfig(options: EngineOptions): EngineConfig {
   const config: EngineConfig = {
     name,
     schema,
-    engine: pool(faults, 'engine', { url: url ?? '', size: 6, acquireTimeout: '15s', ...options.engine }, 2),
+    engine: pool(faults, 'engine', engine, { url: url ?? '', size: 6, acquireTimeout: '15s' }, 2),
     application: pool(
       faults,
       'application',
-      { url: url ?? '', size: 10, acquireTimeout: '30s', ...options.application },
+      application,
+      { url: url ?? '', size: 10, acquireTimeout: '30s' },
       1,
     ),
-    directUrl: options.directUrl ?? options.engine?.url ?? url ?? '',
+    directUrl: options.directUrl ?? engine.url ?? url ?? '',
     queues: queueMap(faults, options.queues ?? {}),
-    retentionMs: time('retention', options.retention ?? '7d'),
+    retentionMs: durationOr(faults, 'retention', options.retention ?? '7d', 0, LONGEST_DELAY_MS),
     heartbeatMs,
     deadAfterMs,
     graceMs: time('grace', options.grace ?? '25s'),
@@ -139,16 +144,23 @@ export function resolveConfig(options: EngineOptions): EngineConfig {
   return Object.freeze(config)
 }
 
-function pool(faults: string[], name: string, given: Required<PoolConfig>, least: number): ResolvedPool {
+function pool(
+  faults: string[],
+  name: string,
+  given: PoolConfig,
+  defaults: Required<PoolConfig>,
+  least: number,
+): ResolvedPool {
   for (const key of Object.keys(given)) {
     if (!POOL_NAMES.has(key))
       faults.push(`${name}.${key}: there is no such option (there are ${[...POOL_NAMES].join(', ')})`)
   }
-  if (!isPostgresUrl(given.url)) faults.push(`${name}.url: a postgres:// URL`)
+  if (given.url !== undefined && !isPostgresUrl(given.url)) faults.push(`${name}.url: ${URL_RULE}`)
+  const timeout = given.acquireTimeout ?? defaults.acquireTimeout
   return {
-    url: given.url,
-    size: wholeOr(faults, `${name}.size`, given.size, least),
-    acquireTimeoutMs: durationOr(faults, `${name}.acquireTimeout`, given.acquireTimeout, 1),
+    url: given.url ?? defaults.url,
+    size: wholeOr(faults, `${name}.size`, given.size ?? defaults.size, least),
+    acquireTimeoutMs: durationOr(faults, `${name}.acquireTimeout`, timeout, 1),
   }
 }
 
@@ -158,7 +170,8 @@ function queueMap(
 ): Map<string, { concurrency: number; timeoutMs: number }> {
   const map = new Map<string, { concurrency: number; timeoutMs: number }>()
   for (const [name, value] of Object.entries(queues)) {
-    const queue = typeof value === 'number' ? { concurrency: value } : value
+    const queue: QueueConfig =
+      typeof value === 'object' && value !== null ? value : { concurrency: value as number }
     if (!isQueueName(name)) faults.push(`queues.${name}: ${QUEUE_NAME_RULE}`)
     for (const key of Object.keys(queue)) {
       if (!QUEUE_NAMES.has(key)) faults.push(`queues.${name}.${key}: there is no such option`)
@@ -171,14 +184,22 @@ function queueMap(
   return map
 }
 
-function durationOr(faults: string[], name: string, value: Duration, least: number): number {
+/** The default most is what a timer of Node can wait; beyond it, it would fire at once. */
+function durationOr(
+  faults: string[],
+  name: string,
+  value: Duration,
+  least: number,
+  most: number = LONGEST_TIMER_MS,
+): number {
   try {
     const length = milliseconds(value)
-    if (length >= least) return length
+    if (length >= least && length <= most) return length
   } catch {
     // Named below, with the others.
   }
-  faults.push(`${name}: a length of time of at least ${least} ms, such as 15000 or '15s'`)
+  const days = Math.floor(most / 86_400_000)
+  faults.push(`${name}: a length of time from ${least} ms to ${days} days, such as 15000 or '15s'`)
   return least
 }
 
@@ -188,6 +209,8 @@ function wholeOr(faults: string[], name: string, value: number, least: number): 
   return least
 }
 
-function isPostgresUrl(url: string | undefined): boolean {
-  return url !== undefined && /^postgres(ql)?:\/\/./.test(url)
+/** As `pg` reads it: a host may be missing after the `@`, where it comes with `?host=`. */
+function isPostgresUrl(url: unknown): boolean {
+  if (typeof url !== 'string' || !/^postgres(ql)?:\/\/./.test(url)) return false
+  return URL.canParse(url) || URL.canParse(url.replace('@/', '@localhost/'))
 }

@@ -5,8 +5,11 @@ export type Duration = number | `${number}${'ms' | 's' | 'm' | 'h' | 'd'}`
 
 const UNITS: Record<string, number> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 }
 
+/** What a timer of Node can wait; with more it fires at once. */
+export const LONGEST_TIMER_MS = 2_147_483_647
+
 /** What counts as never: a longer delay is cut to it, so that no time is too late for a timestamp of Postgres. */
-export const LONGEST_DELAY_MS = 10 * 365 * 86_400_000
+export const LONGEST_DELAY_MS: number = 10 * 365 * 86_400_000
 
 /**
  * Turns a {@link Duration} into milliseconds.

@@ -8,7 +8,7 @@ import { postgresNotifier } from './notifiers/postgres.ts'
 import { type EnqueueOptions, Enqueuer } from './queue/enqueuer.ts'
 import { HintOutbox } from './queue/hints.ts'
 import { type CancelOutcome, cancelJob } from './store/cancel.ts'
-import { Database } from './store/database.ts'
+import { Database, endPool } from './store/database.ts'
 import { type InsertedJob, onEnginePool, type RunStatement } from './store/insert.ts'
 import { countLiveJobs, findJob, type JobAttempt, jobAttempts } from './store/inspect.ts'
 import { migrate, requireCompatible } from './store/migrate.ts'
@@ -98,6 +98,7 @@ export class Engine<Tx> {
    * @throws {TriphaseError} `MIGRATION_NEEDED`, `SCHEMA_TOO_NEW`, `NO_PERMISSION`, `CONNECTION_FAILED`.
    */
   start(): Promise<void> {
+    if (this.#stopping) return Promise.reject(wasStopped())
     this.#starting ??= this.#start().catch((error: unknown) => {
       this.#starting = undefined
       throw error
@@ -267,12 +268,6 @@ export class Engine<Tx> {
   }
 
   async #start(): Promise<void> {
-    if (this.#stopping) {
-      throw new TriphaseError(
-        'ENGINE_NOT_RUNNING',
-        'This engine was stopped. Make another one to start again.',
-      )
-    }
     await requireCompatible(this.#database)
     const worker = new Worker({
       config: this.#config,
@@ -292,7 +287,11 @@ export class Engine<Tx> {
     await this.#starting?.catch(() => {})
     await this.#worker?.stop(graceMs)
     await this.#outbox.flushed()
-    const closed = Promise.all([this.#database.end(), this.#heartbeatDatabase.end(), this.#pool?.end()])
+    const closed = Promise.all([
+      this.#database.end(),
+      this.#heartbeatDatabase.end(),
+      this.#pool && endPool(this.#pool),
+    ])
     // A pool waits for what is checked out, and a handler that ignores its signal may never give it back.
     await Promise.race([closed, delay(CLOSE_MS, undefined, { ref: false })])
   }
@@ -386,6 +385,10 @@ function tasksByName(tasks: readonly Task<unknown, never>[]): Map<string, Task<u
     )
   }
   return byName
+}
+
+function wasStopped(): TriphaseError {
+  return new TriphaseError('ENGINE_NOT_RUNNING', 'This engine was stopped. Make another one to start again.')
 }
 
 function checkedQueue(name: string): string {

@@ -35,7 +35,7 @@ export interface Notifier {
   readonly name: string
   /** Resolves when hints arrive, or at once when the notifier goes on trying in the background. Never rejects for a database that is away. */
   start(context: NotifierContext): Promise<void>
-  /** Sends hints to all processes of the schema. Best effort: it reports failures and never throws. */
+  /** Sends hints to all processes of the schema. Rejects when it cannot; the engine reports that and goes on. */
   publish(database: Database, hints: readonly Hint[]): Promise<void>
   /** This process found work, or found none: a notifier that polls adapts its pace. */
   observe?(foundWork: boolean): void

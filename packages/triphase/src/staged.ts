@@ -12,6 +12,7 @@ import {
   type TaskOptions,
   taskOf,
   validated,
+  WHOLE_ANSWER,
 } from './task.ts'
 
 /** What `prepare` gets. */
@@ -93,8 +94,6 @@ export interface StagedTaskDefinition<RawInput, Input, Prepared, RawAnswer, Answ
    */
   abandon?: (context: AbandonContext<RawInput, Tx>) => unknown
 }
-
-const CALL = 'call'
 
 /**
  * Defines a task in three phases: a short transaction, a slow call during which no connection is held, and a short
@@ -180,7 +179,7 @@ class StagedRun<RawInput, Input, Prepared, RawAnswer, Answer, Tx> {
 
   /** The stored answer where there is one, else the call's, stored. */
   async #answer(prepared: Prepared): Promise<unknown> {
-    const stored = await this.#stored(CALL)
+    const stored = await this.#stored(WHOLE_ANSWER)
     if (stored !== undefined) return JSON.parse(stored)
     const answer = await this.#definition.call({
       ...this.#job,
@@ -188,11 +187,14 @@ class StagedRun<RawInput, Input, Prepared, RawAnswer, Answer, Tx> {
       step: (name, work) => this.#step(name, work),
       query: this.#context.query,
     })
-    return this.#store(CALL, answer)
+    // The time limit is the call's: an answer that was paid for is stored, however long that takes.
+    this.#context.stopTimer()
+    return this.#store(WHOLE_ANSWER, answer)
   }
 
   async #step<Value>(name: string, work: () => Promise<Value>): Promise<Value> {
-    if (name === CALL) throw new TriphaseError('INVALID_OPTIONS', `A step cannot be named "${CALL}".`)
+    if (name === WHOLE_ANSWER)
+      throw new TriphaseError('INVALID_OPTIONS', `A step cannot be named "${WHOLE_ANSWER}".`)
     const stored = await this.#stored(name)
     if (stored !== undefined) return JSON.parse(stored)
     this.#context.signal.throwIfAborted()

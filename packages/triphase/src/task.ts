@@ -1,6 +1,6 @@
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import type { Backoff } from './backoff.ts'
-import { type Duration, milliseconds } from './duration.ts'
+import { type Duration, LONGEST_TIMER_MS, milliseconds } from './duration.ts'
 import { TriphaseError } from './errors.ts'
 import type { ClaimedJob, Priority } from './job.ts'
 
@@ -82,6 +82,9 @@ export interface TaskReference<RawInput> {
   readonly input: StandardSchemaV1<RawInput, unknown>
   readonly options: Readonly<TaskOptions>
 }
+
+/** The step under which the whole answer of a staged task's call is stored, whatever steps it was made of. */
+export const WHOLE_ANSWER = 'call'
 
 /** What the engine offers to the code that runs a claim; tasks of all kinds are built on it. */
 export interface ExecutionContext<Tx> extends JobContext<unknown> {
@@ -195,9 +198,23 @@ export function optionFaults(options: TaskOptions, others: readonly string[] = [
     }
   }
   if (options.timeout !== undefined) faults.push(...durationFaults('timeout', options.timeout))
+  if (options.backoff !== undefined) faults.push(...backoffFaults(options.backoff))
+  return faults
+}
+
+function backoffFaults(backoff: Backoff): string[] {
+  const known = ['initial', 'max', 'factor']
+  const unknown = Object.keys(backoff).filter((key) => !known.includes(key))
+  const faults = unknown.map(
+    (key) => `backoff.${key}: there is no such option (there are ${known.join(', ')})`,
+  )
   for (const key of ['initial', 'max'] as const) {
-    const value = options.backoff?.[key]
+    const value = backoff[key]
     if (value !== undefined) faults.push(...durationFaults(`backoff.${key}`, value))
+  }
+  const { factor } = backoff
+  if (factor !== undefined && !(Number.isFinite(factor) && factor >= 1)) {
+    faults.push('backoff.factor: a number of at least 1')
   }
   return faults
 }
@@ -211,7 +228,7 @@ export function isQueueName(name: string): boolean {
 function durationFaults(name: string, value: Duration): string[] {
   try {
     const length = milliseconds(value)
-    return length > 0 && length <= 2_147_483_647 ? [] : [`${name}: more than 0 ms and at most 24 days`]
+    return length > 0 && length <= LONGEST_TIMER_MS ? [] : [`${name}: more than 0 ms and at most 24 days`]
   } catch {
     return [`${name}: milliseconds as a number, or a number with ms, s, m, h or d, such as '150s'`]
   }

@@ -1,5 +1,5 @@
 import { EventEmitter } from 'node:events'
-import type { StoredError } from './errors.ts'
+import { type StoredError, storedError } from './errors.ts'
 
 /** What every event about a job says of it. */
 export interface JobEvent {
@@ -62,8 +62,8 @@ export interface TelemetryEvents {
 type Listener<Name extends keyof TelemetryEvents> = (event: TelemetryEvents[Name]) => void
 
 /**
- * What the engine reports. Written by every part, read by none of them. A listener that throws is reported on
- * stderr and disturbs nothing else.
+ * What the engine reports. Written by every part, read by none of them. A listener that throws or rejects is
+ * reported as a warning of the process and disturbs nothing else.
  *
  * @example
  * engine.telemetry.on('job:discarded', ({ task, error }) => alert(task, error.message))
@@ -105,12 +105,15 @@ export class Telemetry {
   }
 }
 
-function call<Event>(listener: (event: Event) => void, event: Event): void {
+function call<Event>(listener: (event: Event) => unknown, event: Event): void {
   try {
-    listener(event)
+    const returned = listener(event)
+    if (returned instanceof Promise) returned.catch(warn)
   } catch (error) {
-    process.emitWarning(
-      `a telemetry listener threw: ${error instanceof Error ? error.message : String(error)}`,
-    )
+    warn(error)
   }
+}
+
+function warn(error: unknown): void {
+  process.emitWarning(`a telemetry listener failed: ${storedError(error).message}`)
 }

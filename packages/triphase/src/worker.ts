@@ -132,7 +132,9 @@ export class Worker {
     for (const claim of this.#claims.all()) claim.abort(stopping)
     await within(config.abortGraceMs + LAST_WRITES_MS, this.#claims.empty())
     this.#acker.giveUp()
-    await Promise.all([this.#heart.stop(), this.#stager.stop(), this.#janitor.stop()])
+    // The heart first: what its last beat says may start the others.
+    await this.#heart.stop()
+    await Promise.all([this.#stager.stop(), this.#janitor.stop()])
     const handedBack = await this.#deregister()
     this.#closing.abort()
     telemetry.emit('process:stopped', { processId: this.processId, handedBack })

@@ -9,7 +9,12 @@ const script = fileURLToPath(import.meta.url)
 /** Starts the server in a process of its own, whose counts survive when the process under test is killed. */
 export async function spawnModelServer(): Promise<ModelServer> {
   const child = spawn(process.execPath, [script], { stdio: ['pipe', 'pipe', 'inherit'] })
-  const [origin] = (await once(createInterface(child.stdout), 'line')) as [string]
+  const died = once(child, 'exit').then(([code]) => {
+    throw new Error(`the model server ended with code ${code} before it listened`)
+  })
+  const line = once(createInterface(child.stdout), 'line')
+  const [origin] = (await Promise.race([line, died])) as [string]
+  died.catch(() => {})
   const stop = async () => {
     const ended = once(child, 'exit')
     child.stdin.end()

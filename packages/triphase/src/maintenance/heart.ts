@@ -31,6 +31,7 @@ export class Heart {
   readonly #loop: Loop
   readonly #watch: PeerWatch
   #processId: string | undefined
+  #starting: Promise<void> | undefined
   #stopping = false
   #strayUntil = 0
   #failures = 0
@@ -47,9 +48,12 @@ export class Heart {
     return this.#processId
   }
 
-  async start(): Promise<void> {
-    this.#processId = await registerProcess(this.#parts.database, this.#parts.identity)
-    this.#loop.start()
+  start(): Promise<void> {
+    this.#starting ??= this.#register().catch((error: unknown) => {
+      this.#starting = undefined
+      throw error
+    })
+    return this.#starting
   }
 
   /** From now on the beat says that the process is stopping. */
@@ -68,7 +72,14 @@ export class Heart {
   }
 
   async stop(): Promise<void> {
+    await this.#starting?.catch(() => {})
+    this.#starting = undefined
     await this.#loop.stop()
+  }
+
+  async #register(): Promise<void> {
+    this.#processId = await registerProcess(this.#parts.database, this.#parts.identity)
+    this.#loop.start()
   }
 
   async #pass(): Promise<number> {

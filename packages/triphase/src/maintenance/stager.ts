@@ -20,6 +20,7 @@ export class Stager {
   readonly #loop: Loop
   #nextDue = Number.POSITIVE_INFINITY
   #timer: NodeJS.Timeout | undefined
+  #started = false
 
   constructor(database: Database, telemetry: Telemetry, onStaged: (queues: string[]) => void) {
     this.#database = database
@@ -29,16 +30,20 @@ export class Stager {
   }
 
   start(): void {
+    this.#started = true
     this.#loop.start()
   }
 
   async stop(): Promise<void> {
+    this.#started = false
     clearTimeout(this.#timer)
     await this.#loop.stop()
   }
 
   /** A job is due in so many milliseconds (0 or less: now). */
   dueIn(ms: number): void {
+    // A pass that is still running when stop is called says so too: its timer would keep the process alive for hours.
+    if (!this.#started) return
     const at = performance.now() + Math.max(0, ms)
     if (at >= this.#nextDue) return
     this.#nextDue = at

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import { storedError } from '../errors.ts'
 import { type Hint, type Notifier, type NotifierContext, parseHint } from '../notifier.ts'
@@ -8,6 +9,7 @@ import { listenStatement, notify, STILL_THERE } from '../store/notify.ts'
 const RECONNECT_MS = [100, 250, 500, 1_000, 2_000, 4_000]
 const CHECK_MS = 30_000
 const CHECK_TIMEOUT_MS = 10_000
+const GOODBYE_MS = 1_000
 
 /**
  * LISTEN and NOTIFY, over one direct connection of its own (never a pooled one: a transaction-mode pooler accepts
@@ -25,8 +27,9 @@ export function postgresNotifier(): Notifier {
       await notify(onEnginePool(database), database.schema, hints)
     },
     async stop() {
-      await listening?.stop()
+      const stopping = listening
       listening = undefined
+      await stopping?.stop()
     },
   }
 }
@@ -52,7 +55,7 @@ class Listening {
     await this.firstTry
     const client = this.#client
     this.#client = undefined
-    await client?.end().catch(() => {})
+    if (client) await goodbye(client)
   }
 
   async #connect(): Promise<void> {
@@ -99,7 +102,7 @@ class Listening {
     if (this.#client !== client || this.#stopped) return
     this.#client = undefined
     clearInterval(this.#check)
-    client.end().catch(() => {})
+    void goodbye(client)
     const pause = RECONNECT_MS[Math.min(this.#failures, RECONNECT_MS.length - 1)] as number
     this.#failures++
     this.#context.telemetry.emit('notifier:changed', {
@@ -109,4 +112,12 @@ class Listening {
     })
     this.#retry = setTimeout(() => void this.#connect(), pause)
   }
+}
+
+/** Ends a connection in good order if the server is there to hear it; a network that is away would keep us for ever. */
+async function goodbye(client: pg.Client): Promise<void> {
+  const ended = client.end().catch(() => {})
+  await Promise.race([ended, delay(GOODBYE_MS, undefined, { ref: false })])
+  const { connection } = client as unknown as { connection: { stream: { destroy(): void } } }
+  connection.stream.destroy()
 }

@@ -13,6 +13,7 @@ export class RunningClaim {
   settled = false
   lost = false
   readonly #controller = new AbortController()
+  readonly #stores = new Set<Promise<unknown>>()
   #phase: { name: string; since: number } | undefined
 
   constructor(job: ClaimedJob) {
@@ -39,6 +40,26 @@ export class RunningClaim {
       this.ledger.phases[ended] = Math.round(((this.ledger.phases[ended] ?? 0) + now - since) * 100) / 100
     }
     this.#phase = name === undefined ? undefined : { name, since: now }
+  }
+
+  /** Whether an answer that was paid for is being stored. */
+  get storing(): boolean {
+    return this.#stores.size > 0
+  }
+
+  /** Marks the claim as storing until `stored` settles. */
+  async whileStoring<Value>(stored: Promise<Value>): Promise<Value> {
+    this.#stores.add(stored)
+    try {
+      return await stored
+    } finally {
+      this.#stores.delete(stored)
+    }
+  }
+
+  /** Resolves when nothing that is being stored now is left. */
+  async stored(): Promise<void> {
+    await Promise.allSettled(this.#stores)
   }
 
   /** Counts one checkout of an application connection. */

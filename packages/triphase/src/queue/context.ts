@@ -93,9 +93,10 @@ export class ExecutionContexts {
     }
     const { id: jobId, claimNo } = claim.job
     const { database, telemetry } = this.#parts
-    const standing = await this.#retried('store answer', () =>
-      storeAnswer(database, { jobId, claimNo, step, json }),
-    )
+    const storing = this.#retried('store answer', () => storeAnswer(database, { jobId, claimNo, step, json }))
+    const standing = await claim.whileStoring(storing).catch((error: unknown) => {
+      throw isDataError(error) ? refusedAnswer(step, error) : error
+    })
     telemetry.emit('job:answer-stored', { ...claim.event(), step, bytes, first: standing.first })
     return standing.json
   }
@@ -179,6 +180,15 @@ export class ExecutionContexts {
       telemetry.emit('statement:failed', { statement: name, error: storedError(error), retryInMs })
     })
   }
+}
+
+/** The same answer could never be stored, and to make the call again would cost the same. */
+function refusedAnswer(step: string, cause: unknown): TriphaseError {
+  return new TriphaseError(
+    'WRITE_REFUSED',
+    `The database refused the answer of step ${step}: ${(cause as Error).message}. Return something that fits into json.`,
+    { cause },
+  )
 }
 
 function isLost(error: unknown): boolean {

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { backoffDelay } from '../backoff.ts'
 import { LONGEST_DELAY_MS, milliseconds } from '../duration.ts'
 import {
@@ -9,7 +10,7 @@ import {
   TriphaseError,
 } from '../errors.ts'
 import type { Ack } from '../store/ack.ts'
-import { type ExecutionContext, jsonText, Outcome, type Task, validated } from '../task.ts'
+import { type ExecutionContext, jsonText, Outcome, type Task, validated, WHOLE_ANSWER } from '../task.ts'
 import type { Telemetry, TelemetryEvents } from '../telemetry.ts'
 import type { Acker } from './acker.ts'
 import type { RunningClaim, RunningClaims } from './claims.ts'
@@ -98,12 +99,21 @@ export class Executor {
     }, limitMs)
   }
 
-  /** Resolves with undefined when the handler has ignored its signal for too long. */
+  /**
+   * Resolves with undefined when the handler has ignored its signal for too long. As long as it is storing an answer it
+   * ignores nothing: given up then, the job would make a call again whose answer is at hand.
+   */
   #leak(claim: RunningClaim): Promise<undefined> {
     return new Promise((resolve) => {
-      const wait = () => setTimeout(() => resolve(undefined), this.#parts.abortGraceMs).unref()
-      if (claim.signal.aborted) wait()
-      else claim.signal.addEventListener('abort', wait, { once: true })
+      const wait = async () => {
+        do {
+          await claim.stored()
+          await delay(this.#parts.abortGraceMs, undefined, { ref: false })
+        } while (claim.storing)
+        resolve(undefined)
+      }
+      if (claim.signal.aborted) void wait()
+      else claim.signal.addEventListener('abort', () => void wait(), { once: true })
     })
   }
 
@@ -170,7 +180,9 @@ export class Executor {
     if (aborted === 'STOPPING') {
       return this.#write(claim, claim.ack('available', { countsAsAttempt: false }), 'job:handed-back', {})
     }
-    const error = aborted === 'TIMEOUT' ? claim.signal.reason : thrown
+    // An answer that came too late for the signal may still have been of no use.
+    const late = aborted === 'TIMEOUT' && !(thrown instanceof RejectedAnswer)
+    const error = late ? claim.signal.reason : thrown
     if (thrown instanceof RetryAfter && aborted === undefined)
       return this.#retried(claim, thrown, Math.min(thrown.delayMs, LONGEST_DELAY_MS), false)
     if (isPermanent(error) || job.attempt >= job.maxAttempts) return this.#discarded(claim, task, error)
@@ -184,7 +196,7 @@ export class Executor {
       countsAsAttempt,
       error: JSON.stringify(error),
       attempt: claim.attemptRow('retried'),
-      dropAnswers: thrown instanceof RejectedAnswer ? (thrown.steps ?? []) : null,
+      dropAnswers: droppedBy(thrown),
     })
     return this.#write(claim, ack, 'job:retried', { delayMs, countsAsAttempt, error })
   }
@@ -203,6 +215,7 @@ export class Executor {
     const ack = claim.ack('discarded', {
       error: JSON.stringify(error),
       attempt: claim.attemptRow('discarded'),
+      dropAnswers: droppedBy(thrown),
     })
     const cause = thrown instanceof Error ? thrown : new Error(error.message)
     return this.#end(claim, task, ack, cause, 'job:discarded', { error })
@@ -282,7 +295,13 @@ async function settle(work: () => Promise<unknown>): Promise<Settled> {
   }
 }
 
-const PERMANENT_CODES = new Set(['INVALID_INPUT', 'NOT_JSON', 'ANSWER_TOO_LARGE'])
+/** Steps whose answers are dropped with the attempt; the whole answer goes with each step that it was made of. */
+function droppedBy(thrown: unknown): readonly string[] | null {
+  if (!(thrown instanceof RejectedAnswer)) return null
+  return thrown.steps ? [WHOLE_ANSWER, ...thrown.steps] : []
+}
+
+const PERMANENT_CODES = new Set(['INVALID_INPUT', 'NOT_JSON', 'ANSWER_TOO_LARGE', 'WRITE_REFUSED'])
 
 function codeOf(reason: unknown): ErrorCode | undefined {
   return reason instanceof TriphaseError ? reason.code : undefined

@@ -1,12 +1,15 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { storedError } from '../errors.ts'
 import type { Hint, Notifier } from '../notifier.ts'
 import type { Database } from '../store/database.ts'
 import type { Telemetry } from '../telemetry.ts'
 
+const PAUSE_MS = 10
+
 /**
- * Sends hints after the commits that they tell of. Equal hints that come while one send is under way go together, so
- * a thousand enqueues cost a few notifications, and no enqueue waits for one: NOTIFY takes a lock that all committing
- * transactions of the server share.
+ * Sends hints after the commits that they tell of: the first at once, and those that come in the next moments together,
+ * so that a thousand enqueues cost a few notifications. No enqueue waits for one: NOTIFY is a commit of its own, and
+ * takes a lock that all committing transactions of the server share.
  */
 export class HintOutbox {
   readonly #database: Database
@@ -43,6 +46,7 @@ export class HintOutbox {
         const event = { statement: 'notify', error: storedError(error), retryInMs: null }
         this.#telemetry.emit('statement:failed', event)
       }
+      await delay(PAUSE_MS)
     }
     this.#sending = undefined
   }

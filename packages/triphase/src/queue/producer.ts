@@ -66,7 +66,7 @@ export class Producer {
     if (settings.paused === this.#paused && concurrency === this.#concurrency) return false
     this.#paused = settings.paused
     this.#concurrency = concurrency
-    if (this.#paused) this.#handBackWaiting()
+    if (this.#isClosed) this.#handBackWaiting()
     this.#fill()
     this.wake()
     return true
@@ -80,10 +80,15 @@ export class Producer {
     await this.#claiming
   }
 
+  /** Nothing is to be claimed or started. */
+  get #isClosed(): boolean {
+    return this.#stopped || this.#paused || this.#concurrency === 0
+  }
+
   #claim(): void {
-    if (this.#claiming || this.#stopped || this.#paused || !this.#mayHaveWork) return
+    if (this.#claiming || this.#isClosed || !this.#mayHaveWork) return
     // What is claimed ahead is filled up when half of it is used: a claim for each job that starts would be dear.
-    const enough = this.#concurrency + this.#lookahead.size() / 2
+    const enough = this.#concurrency + this.#lookahead.size(this.#concurrency) / 2
     if (this.#running + this.#waiting.length >= enough) return
     this.#claiming = this.#claimOnce().finally(() => {
       this.#claiming = undefined
@@ -95,16 +100,16 @@ export class Producer {
     await this.#parts.ready()
     // Slots that become free in the same turn of the event loop are filled by one claim.
     await new Promise((resolve) => setImmediate(resolve))
-    const room = this.#concurrency + this.#lookahead.size() - this.#running - this.#waiting.length
-    const limit = Math.min(room, LARGEST_CLAIM)
-    if (limit <= 0 || this.#stopped || this.#paused) return
+    const wanted = this.#concurrency + this.#lookahead.size(this.#concurrency)
+    const limit = Math.min(wanted - this.#running - this.#waiting.length, LARGEST_CLAIM)
+    if (limit <= 0 || this.#isClosed) return
     this.#mayHaveWork = false
     try {
       const claims = await this.#parts.claim(limit)
       this.#failures = 0
       if (claims.length >= limit) this.#mayHaveWork = true
       this.#waiting = [...claims.reverse(), ...this.#waiting]
-      if (this.#stopped || this.#paused) this.#handBackWaiting()
+      if (this.#isClosed) this.#handBackWaiting()
       this.#fill()
     } catch (error) {
       this.#claimFailed(error)
@@ -121,8 +126,9 @@ export class Producer {
 
   #run(claim: RunningClaim): void {
     this.#running++
-    this.#lookahead.count()
+    const began = performance.now()
     void this.#parts.run(claim).finally(() => {
+      this.#lookahead.count(performance.now() - began)
       this.#running--
       this.#fill()
       this.#claim()

@@ -36,8 +36,9 @@ const FINISH = /* sql */ `
 WITH ack AS (
   SELECT * FROM unnest(
     $1::bigint[], $2::int[], $3::text[], $4::json[], $5::json[], $6::text[], $7::int[], $8::real[], $9::real[],
-    $10::real[], $11::json[]
-  ) AS t(job_id, claim_no, state, result, error, outcome, checkouts, wait_ms, hold_ms, longest_hold_ms, phases)
+    $10::real[], $11::json[], $12::text[]
+  ) AS t(job_id, claim_no, state, result, error, outcome, checkouts, wait_ms, hold_ms, longest_hold_ms, phases,
+         drop_steps)
 ), gone AS (
   DELETE FROM triphase.job
   WHERE id = ANY ($1::bigint[]) AND state = 'executing'
@@ -65,9 +66,13 @@ WITH ack AS (
   WHERE key = ANY (ARRAY(SELECT unique_key FROM gone WHERE unique_key IS NOT NULL))
     AND job_id = ANY ($1::bigint[]) AND coalesce(expires_at <= clock_timestamp(), true)
 ), answered AS (
-  DELETE FROM triphase.answer
-  WHERE job_id = ANY (ARRAY(
-    SELECT g.id FROM gone g JOIN ack a ON a.job_id = g.id WHERE a.state = 'completed' AND a.outcome IS NOT NULL))
+  DELETE FROM triphase.answer x
+  WHERE x.job_id = ANY (ARRAY(
+    SELECT g.id FROM gone g JOIN ack a ON a.job_id = g.id
+    WHERE (a.state = 'completed' AND a.outcome IS NOT NULL) OR a.drop_steps IS NOT NULL))
+    AND EXISTS (
+      SELECT FROM ack a WHERE a.job_id = x.job_id
+        AND (a.state = 'completed' OR a.drop_steps = '{}' OR x.step = ANY (a.drop_steps::text[])))
 )
 SELECT id::text FROM gone`
 
@@ -129,6 +134,7 @@ export async function finishJobs(run: RunStatement, acks: readonly Ack[]): Promi
     inOrder.map((ack) => ack.result),
     inOrder.map((ack) => ack.error),
     ...attemptColumns(inOrder),
+    inOrder.map(droppedSteps),
   ])
   return idsOf(rows)
 }
@@ -166,6 +172,15 @@ function byId(acks: readonly Ack[]): Ack[] {
 
 function idsOf(rows: readonly unknown[]): Set<string> {
   return new Set((rows as { id: string }[]).map(({ id }) => id))
+}
+
+/** As text: an array of arrays would have to be rectangular. */
+function droppedSteps(ack: Ack): string | null {
+  return ack.dropAnswers && `{${ack.dropAnswers.map(quoted).join(',')}}`
+}
+
+function quoted(step: string): string {
+  return `"${step.replaceAll(/["\\]/g, '\\$&')}"`
 }
 
 function attemptColumns(acks: readonly Ack[]): unknown[] {

@@ -95,8 +95,8 @@ export class Database {
     })
   }
 
-  async end(): Promise<void> {
-    await this.#pool.end()
+  end(): Promise<void> {
+    return endPool(this.#pool)
   }
 
   async #checkedOut<Value>(work: (client: pg.PoolClient) => Promise<Value>): Promise<Value> {
@@ -162,6 +162,13 @@ export function inSchema(sql: string, schema: string): string {
   return sql.replaceAll(/\btriphase\./g, `${schema}.`)
 }
 
+/** Ends a pool. Connections whose goodbye nobody answers (the network is away) do not keep the process alive. */
+export async function endPool(pool: pg.Pool): Promise<void> {
+  const clients = [...(pool as unknown as { _clients: { unref(): void }[] })._clients]
+  await pool.end()
+  for (const client of clients) client.unref()
+}
+
 /** Asks the server, over a connection of its own, to give up what `client` waits for; nobody waits for the answer. */
 function cancelStatement(client: pg.PoolClient, url: string): void {
   const { processID, secretKey } = client as unknown as { processID: number | null; secretKey: number | null }
@@ -172,10 +179,12 @@ function cancelStatement(client: pg.PoolClient, url: string): void {
   connection.on('error', () => {})
   const { host, port } = canceller
   connection.connect(port, host)
+  connection.stream.unref()
 }
 
 interface CancelConnection {
   on(event: 'connect' | 'error', listener: () => void): void
+  readonly stream: { unref(): void }
   connect(port: number, host: string): void
   cancel(processId: number, secretKey: number | null): void
 }

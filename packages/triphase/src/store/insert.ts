@@ -48,6 +48,16 @@ SELECT task, queue, CASE WHEN later THEN 'scheduled' ELSE 'available' END, prior
 FROM new ORDER BY n
 RETURNING id::text AS id`
 
+// One job, by far the most common case: a plain VALUES is planned in a fraction of the time of eleven arrays.
+const INSERT_ONE = /* sql */ `
+INSERT INTO triphase.job
+  (task, queue, state, priority, run_at, max_attempts, max_crashes, timeout_ms, input, tags, traceparent)
+VALUES (
+  $1, $2, CASE WHEN coalesce($9::timestamptz > clock_timestamp(), $8::float8 > 0) THEN 'scheduled' ELSE 'available' END,
+  $3, coalesce($9::timestamptz, clock_timestamp() + $8::float8 * interval '1 millisecond'), $4, $5, $6, $7,
+  $10::text[], $11)
+RETURNING id::text AS id`
+
 // The key decides: whoever gets it writes the job. A key is taken over once its period is over and its job is gone
 // (job_pkey). ON CONFLICT waits for a concurrent holder to commit or roll back; keys are given in order, so that two
 // such statements cannot deadlock. After that wait the key is read as it is now, its job still as of before the wait:
@@ -90,7 +100,9 @@ WHERE u.key = ANY ($12::text[]) AND NOT EXISTS (SELECT FROM taken WHERE taken.ke
 
 /** Writes jobs without unique keys, in one statement; ids come in the order of the jobs. */
 export async function insertJobs(run: RunStatement, jobs: readonly NewJob[]): Promise<InsertedJob[]> {
-  const rows = (await run(INSERT, columns(jobs))) as { id: string }[]
+  const [only] = jobs
+  const written = jobs.length === 1 && only ? run(INSERT_ONE, oneRow(only)) : run(INSERT, columns(jobs))
+  const rows = (await written) as { id: string }[]
   return rows.map(({ id }) => ({ id, created: true }))
 }
 
@@ -126,6 +138,36 @@ function answerFor(job: NewJob, found: Map<string, InsertedJob>, given: Set<stri
   const created = answer.created && !given.has(key)
   given.add(key)
   return { id: answer.id, created }
+}
+
+function oneRow(job: NewJob): unknown[] {
+  const {
+    task,
+    queue,
+    priority,
+    maxAttempts,
+    maxCrashes,
+    timeoutMs,
+    input,
+    delayMs,
+    runAt,
+    tags,
+    traceparent,
+  } = job
+  const tagsOrNone = tags.length > 0 ? tags : null
+  return [
+    task,
+    queue,
+    priority,
+    maxAttempts,
+    maxCrashes,
+    timeoutMs,
+    input,
+    delayMs,
+    runAt,
+    tagsOrNone,
+    traceparent,
+  ]
 }
 
 function columns(jobs: readonly NewJob[]): unknown[] {

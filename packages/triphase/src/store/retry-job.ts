@@ -2,7 +2,8 @@ import type { Database } from './database.ts'
 
 // By job_history_id. A job that is brought back keeps its id, so the answers that were stored for it are found; it
 // gets a fresh set of attempts and a higher claim number than any before. It takes its unique key again; where a
-// live job has that by now, it stays where it is.
+// live job has that by now, it stays where it is (for the condition on ctid see insert.ts). The request by which it
+// was cancelled is spent.
 const BRING_BACK = /* sql */ `
 WITH found AS (
   SELECT id, unique_key FROM triphase.job_history
@@ -13,6 +14,7 @@ WITH found AS (
   ON CONFLICT (key) DO UPDATE SET job_id = excluded.job_id
     WHERE u.job_id = excluded.job_id
        OR (coalesce(u.expires_at <= clock_timestamp(), true)
+           AND EXISTS (SELECT FROM triphase.job_unique seen WHERE seen.key = u.key AND seen.ctid = u.ctid)
            AND NOT EXISTS (SELECT FROM triphase.job WHERE job.id = u.job_id))
   RETURNING job_id
 ), gone AS (
@@ -20,6 +22,8 @@ WITH found AS (
   WHERE h.id = found.id AND h.state IN ('discarded', 'cancelled')
     AND (found.unique_key IS NULL OR EXISTS (SELECT FROM taken))
   RETURNING h.*
+), wanted_again AS (
+  DELETE FROM triphase.cancel_request WHERE job_id IN (SELECT id FROM gone)
 )
 INSERT INTO triphase.job (
   id, run_at, inserted_at, claim_no, attempt, max_attempts, timeout_ms, priority, crash_count, max_crashes, queue,

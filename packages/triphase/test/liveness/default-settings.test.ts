@@ -111,25 +111,19 @@ describe.concurrent('at default settings', { timeout: 90_000 }, () => {
     expect(alarms).toEqual([])
   })
 
-  test('a stop while the network is away ends, and the others find the jobs', async (context) => {
+  test('a process that is told to stop while the network is away ends by itself, and the others find its jobs', async (context) => {
     const scene = await sceneOf(context)
     const proxy = await scene.proxy()
-    const held = defineTask({
-      name: 'hold',
-      input: unchecked<unknown>(),
-      run: ({ signal }) =>
-        new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason))),
-    })
-    const engine = scene.engine({ url: proxy.url(testUrl()), tasks: [held], queues: { default: JOBS } })
-    await engine.start()
-    await engine.enqueueMany(held, holdMany)
-    await scene.executing(JOBS)
+    const [url, options] = [proxy.url(testUrl()), { queues: { default: JOBS }, grace: '1s' } as const]
+    const cutOff = await scene.process(options, { mode: 'runner', url })
+    const engine = scene.engine({ tasks: [hold], queues: { default: JOBS } })
+    await engine.enqueueMany(hold, holdMany)
+    await eventually(() => cutOff.events('job:started').length === JOBS)
     proxy.freeze(true)
-    const began = performance.now()
-    await engine.stop({ graceMs: 0 })
-    expect(performance.now() - began).toBeLessThan(40_000)
-    const next = scene.engine({ tasks: [hold], queues: { default: JOBS } })
-    await next.start()
+    cutOff.kill('SIGTERM')
+    await engine.start()
     await scene.allDone(30_000)
+    expect(await cutOff.exited).toEqual({ code: 0, signal: null })
+    expect(cutOff.events('aborted').map(({ code }) => code)).toEqual(Array(JOBS).fill('STOPPING'))
   })
 })

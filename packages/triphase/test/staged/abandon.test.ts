@@ -1,19 +1,13 @@
 import { expect } from 'vitest'
-import { Permanent } from '../../src/index.ts'
-import { pay } from './note-task.ts'
+import { refusedCall } from './note-task.ts'
 import { useStage } from './stage.ts'
 
 const stage = useStage()
 
-async function paysAndFails(context: { idempotencyKey: string; signal: AbortSignal }): Promise<never> {
-  await pay(stage.api.url, 'note', context)
-  throw new Permanent('the API refuses this note')
-}
-
 const abandon = async () => {}
 
 stage.row('abandon-discarded', async () => {
-  await stage.engine('a', { call: paysAndFails, abandon })
+  await stage.engine('a', { call: refusedCall(stage.api.url), abandon })
   return stage.enqueue()
 })
 
@@ -30,7 +24,7 @@ stage.row('abandon-throws', async () => {
   const throws = async () => {
     throw new Error('abandon fails too')
   }
-  await stage.engine('a', { call: paysAndFails, abandon: throws })
+  await stage.engine('a', { call: refusedCall(stage.api.url), abandon: throws })
   const id = await stage.enqueue()
   expect(await stage.ended(id)).toMatchObject({ error: { name: 'Permanent' } })
   return id
@@ -38,7 +32,7 @@ stage.row('abandon-throws', async () => {
 
 stage.row('abandon-commit-unsent', async () => {
   const lost = stage.at('a', 'commit', 'cut-before', { skip: 1 })
-  await stage.engine('a', { call: paysAndFails, abandon })
+  await stage.engine('a', { call: refusedCall(stage.api.url), abandon })
   const id = await stage.enqueue()
   await stage.ended(id)
   expect(lost.hits).toBe(1)
@@ -47,7 +41,7 @@ stage.row('abandon-commit-unsent', async () => {
 
 stage.row('abandon-commit-unanswered', async () => {
   const lost = stage.at('a', 'commit', 'cut-after', { skip: 1 })
-  await stage.engine('a', { call: paysAndFails, abandon })
+  await stage.engine('a', { call: refusedCall(stage.api.url), abandon })
   const id = await stage.enqueue()
   await stage.ended(id)
   expect(lost.hits).toBe(1)

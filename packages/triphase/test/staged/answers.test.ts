@@ -48,16 +48,17 @@ stage.row('rejected-by-schema', async () => {
 })
 
 stage.row('rejected-one-step', async () => {
-  stage.api.behave(GARBAGE, { key: 'two', times: 1 })
+  const second = 'the "second", \\2'
+  stage.api.behave(GARBAGE, { key: second, times: 1 })
   await stage.engine('a', {
-    call: callInSteps(stage.api.url, 'one', 'two'),
+    call: callInSteps(stage.api.url, 'first', second),
     commit: async ({ answer }) => {
-      if (JSON.stringify(answer).includes('garbage')) throw new RejectedAnswer('garbage', { steps: ['two'] })
+      if (JSON.stringify(answer).includes('garbage')) throw new RejectedAnswer('garbage', { steps: [second] })
     },
   })
   const id = await stage.enqueue({ maxAttempts: 3 })
   await stage.ended(id)
-  expect([stage.api.callsFor('one'), stage.api.callsFor('two')]).toEqual([1, 2])
+  expect([stage.api.callsFor('first'), stage.api.callsFor(second)]).toEqual([1, 2])
   return id
 })
 
@@ -85,6 +86,26 @@ stage.row('answer-too-large', async () => {
   return id
 })
 
+stage.row('answer-not-plain', async () => {
+  const answers: unknown[] = []
+  await stage.engine('a', {
+    call: async (context) => ({
+      at: new Date(0),
+      text: await pay(stage.api.url, 'note', context),
+      none: undefined,
+    }),
+    commit: async ({ answer, job }) => {
+      answers.push(answer)
+      if (job.attempt === 1) throw new Error('the first commit fails')
+    },
+  })
+  const id = await stage.enqueue()
+  await stage.ended(id)
+  const plain = { at: '1970-01-01T00:00:00.000Z', text: 'answer to note' }
+  expect(answers).toStrictEqual([plain, plain])
+  return id
+})
+
 stage.row('answer-not-json', async () => {
   await stage.engine('a', {
     call: async (context) => ({ text: await pay(stage.api.url, 'note', context), tokens: 17n }),
@@ -95,22 +116,12 @@ stage.row('answer-not-json', async () => {
 })
 
 stage.row('answer-refused', async () => {
-  await stage.engine('a', {
-    call: async (context) => {
-      const answer = await pay(stage.api.url, 'note', context)
-      return nested(answer, 5_000)
-    },
-  })
-  const id = await stage.enqueue({ maxAttempts: 3 })
-  console.log(await stage.ended(id))
+  stage.at('a', 'store answer', 'error', { sqlstate: '54001', message: 'stack depth limit exceeded' })
+  await stage.engine('a')
+  const id = await stage.enqueue()
+  expect(await stage.ended(id)).toMatchObject({ error: { code: 'WRITE_REFUSED' } })
   return id
 })
-
-function nested(value: unknown, depth: number): unknown {
-  let around = value
-  for (let level = 0; level < depth; level++) around = [around]
-  return around
-}
 
 stage.row('result-not-json', async () => {
   await stage.engine('a', { commit: async () => ({ tokens: 17n }) })

@@ -1,6 +1,6 @@
 import { expect } from 'vitest'
 import { deafCall } from './note-task.ts'
-import { fired } from './pause.ts'
+import { fired, pause } from './pause.ts'
 import { useStage } from './stage.ts'
 
 const stage = useStage()
@@ -43,7 +43,7 @@ stage.row('cancel-in-call', async () => {
   await stage.called(1)
   expect(await stage.client.cancel(id)).toBe('requested')
   await stage.ended(id)
-  expect(stage.api.aborted).toBe(1)
+  await stage.hungUp(1)
   return id
 })
 
@@ -64,7 +64,7 @@ stage.row('cancel-in-call-leaked', async () => {
   await stage.client.cancel(id)
   await stage.seen('a', 'job:leaked')
   await stage.ended(id)
-  call.release()
+  await call.release()
   return id
 })
 
@@ -77,11 +77,36 @@ stage.row('cancel-in-commit', async () => {
   return id
 })
 
+stage.row('cancel-in-commit-leaked', async () => {
+  const commit = pause()
+  await stage.engine('a', { commit: () => commit.here() }, { abortGrace: '50ms' })
+  const id = await stage.enqueue()
+  await commit.reached
+  expect(await stage.client.cancel(id)).toBe('requested')
+  await stage.ended(id)
+  commit.go()
+  return id
+})
+
 stage.row('cancel-between-attempts', async () => {
   stage.api.behave({ kind: 'error' })
   await stage.engine('a', { backoff: { initial: '1h' } })
   const id = await stage.enqueue()
   await stage.seen('a', 'job:retried')
   expect(await stage.client.cancel(id)).toBe('cancelled')
+  return id
+})
+
+stage.row('cancel-then-killed', async () => {
+  stage.api.behave({ kind: 'hang' })
+  const worker = await stage.worker('worker')
+  const id = await stage.enqueue()
+  await stage.called(1)
+  worker.kill('SIGSTOP')
+  expect(await stage.client.cancel(id)).toBe('requested')
+  worker.kill()
+  await worker.exited
+  await stage.cut('worker')
+  await stage.engine('b')
   return id
 })

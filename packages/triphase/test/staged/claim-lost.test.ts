@@ -53,7 +53,7 @@ stage.row('lost-in-call', async () => {
   await stage.engine('b')
   await takenOver(id)
   await noticed(beats)
-  expect(stage.api.aborted).toBe(1)
+  await stage.hungUp(1)
   return id
 })
 
@@ -90,6 +90,24 @@ stage.row('lost-in-call-both-answers', async () => {
   await stage.ended(id)
   expect(await stage.note()).toMatchObject({ text: 'first' })
   await noticed(beats)
+  return id
+})
+
+stage.row('lost-in-call-failed', async () => {
+  const first = stage.api.hold()
+  await stage.engine('a', {}, ONE_SLOT)
+  const id = await stage.enqueue()
+  await first.arrived
+  const beats = silence('a')
+  const second = stage.api.hold()
+  await stage.engine('b')
+  await second.arrived
+  await first.release({ kind: 'error' })
+  await stage.seen('a', 'job:lost')
+  await second.release()
+  await stage.ended(id)
+  expect(stage.events('b', 'job:started')).toHaveLength(1)
+  letGo(beats)
   return id
 })
 

@@ -82,7 +82,7 @@ stage.row('engine-away-at-store-past-timeout', async () => {
 
 stage.row('engine-away-at-step-past-timeout', async () => {
   const store = stage.at('a', 'store answer', 'hold-before')
-  const task = { timeout: '300ms', call: callInSteps(stage.api.url, 'one') } as const
+  const task = { timeout: '300ms', call: callInSteps(stage.api.url, 'one', 'two') } as const
   await stage.engine('a', task, { abortGrace: '50ms' })
   const id = await stage.enqueue()
   await store.hit
@@ -90,6 +90,8 @@ stage.row('engine-away-at-step-past-timeout', async () => {
   stage.proxy.cutAll()
   await eventually(() => expect(failedStores().length).toBeGreaterThanOrEqual(4))
   stage.proxy.refuse(false)
+  await stage.ended(id)
+  expect([stage.api.callsFor('one'), stage.api.callsFor('two')]).toEqual([1, 1])
   return id
 })
 

@@ -1,6 +1,6 @@
 import { expect } from 'vitest'
 import { alreadyDone, knownAnswer, Permanent, RejectedAnswer } from '../../src/index.ts'
-import { callInSteps, pay } from './note-task.ts'
+import { callInSteps, refusedCall } from './note-task.ts'
 import { useStage } from './stage.ts'
 
 const stage = useStage()
@@ -19,6 +19,15 @@ stage.row('throws-in-prepare', async () => {
   await stage.ended(id)
   expect(await stage.note()).toMatchObject({ prepares: 1 })
   return id
+})
+
+stage.row('throws-unseen-in-prepare', async () => {
+  await stage.engine('a', {
+    prepare: async ({ tx, job }) => {
+      if (job.attempt === 1) await tx.query('SELECT 1 / 0').catch(() => {})
+    },
+  })
+  return stage.enqueue()
 })
 
 stage.row('throws-in-call', async () => {
@@ -72,12 +81,7 @@ stage.row('retry-after-in-call', async () => {
 })
 
 stage.row('permanent-in-call', async () => {
-  await stage.engine('a', {
-    call: async (context) => {
-      await pay(stage.api.url, 'note', context)
-      throw new Permanent('the API refuses this note')
-    },
-  })
+  await stage.engine('a', { call: refusedCall(stage.api.url) })
   return stage.enqueue()
 })
 

@@ -1,7 +1,7 @@
 import { expect } from 'vitest'
 import type { Fault, FaultOptions } from '../support/fault-proxy.ts'
 import type { WorkerProcess } from '../support/processes.ts'
-import { callInSteps } from './note-task.ts'
+import { callInSteps, refusedCall } from './note-task.ts'
 import { useStage } from './stage.ts'
 import type { Statement } from './statements.ts'
 
@@ -143,5 +143,16 @@ stage.row('killed-too-often', async () => {
   }
   await stage.engine('b')
   expect(await stage.ended(id)).toMatchObject({ crashCount: 2, error: { code: 'CRASHED_TOO_OFTEN' } })
+  return id
+})
+
+stage.row('killed-in-abandon', async () => {
+  const commit = stage.at('worker', 'commit', 'hold-before', { skip: 1 })
+  const worker = await stage.worker('worker', { REFUSED: 'yes' })
+  const id = await stage.enqueue()
+  await commit.hit
+  await kill(worker)
+  await stage.engine('b', { call: refusedCall(stage.api.url), abandon: async () => {} })
+  expect(await stage.seen('b', 'jobs:rescued')).toMatchObject({ again: [id] })
   return id
 })

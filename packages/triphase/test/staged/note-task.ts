@@ -4,6 +4,7 @@ import {
   type CallContext,
   type CommitContext,
   defineStagedTask,
+  Permanent,
   type PrepareContext,
   RetryAfter,
   type StagedTaskDefinition,
@@ -122,5 +123,13 @@ export function deafCall(api: string, late?: () => void): NonNullable<NoteHooks[
   return async ({ signal, input, idempotencyKey }) => {
     if (late) signal.addEventListener('abort', late)
     return pay(api, input.key, { idempotencyKey })
+  }
+}
+
+/** A call that is paid for and cannot succeed. */
+export function refusedCall(api: string): NonNullable<NoteHooks['call']> {
+  return async (context) => {
+    await pay(api, context.input.key, context)
+    throw new Permanent('the API refuses this note')
   }
 }

@@ -1,11 +1,11 @@
 // An engine in a process of its own, to be killed: it prints the name of each event.
 import { createEngine } from '../../src/index.ts'
-import { callInSteps, noteTask } from './note-task.ts'
+import { callInSteps, noteTask, refusedCall } from './note-task.ts'
 
-const { URL, SCHEMA, NAME, API, TABLE, STEPS } = process.env as Record<string, string>
+const { URL, SCHEMA, NAME, API, TABLE, STEPS, REFUSED } = process.env as Record<string, string>
 
-const task = { api: API!, table: TABLE! }
-const call = STEPS ? { call: callInSteps(API!, ...STEPS.split(',')) } : {}
+const steps = STEPS ? { call: callInSteps(API!, ...STEPS.split(',')) } : {}
+const refused = REFUSED ? { call: refusedCall(API!), abandon: async () => {} } : {}
 const engine = createEngine({
   url: URL!,
   schema: SCHEMA!,
@@ -13,7 +13,7 @@ const engine = createEngine({
   heartbeat: '100ms',
   deadAfter: '300ms',
   queues: { default: 1 },
-  tasks: [noteTask({ ...task, ...call })],
+  tasks: [noteTask({ api: API!, table: TABLE!, ...steps, ...refused })],
 })
 engine.telemetry.onAny((name) => process.stdout.write(`${name}\n`))
 await engine.start()

@@ -172,6 +172,11 @@ export class Stage {
     await eventually(() => expect(this.api.calls).toBe(times))
   }
 
+  /** Waits until the callers of so many calls have gone away. */
+  async hungUp(times: number): Promise<void> {
+    await eventually(() => expect(this.api.aborted).toBe(times))
+  }
+
   get schema(): string {
     return this.bench.schema.schema
   }

@@ -3,9 +3,9 @@ import type { StatementMatch } from '../support/fault-proxy.ts'
 /** The statements of a staged job on the application's connections. */
 const APPLICATION = {
   begin: /^BEGIN/,
-  'prepare writes': /^INSERT INTO \w+_note/,
+  'prepare writes': /^INSERT INTO [\w.]+_note/,
   'query in call': /^SELECT 'in call'/,
-  'commit writes': /^UPDATE \w+_note/,
+  'commit writes': /^UPDATE [\w.]+_note/,
   ack: /DELETE FROM \w+\.job\b/,
   commit: /^COMMIT/,
 }

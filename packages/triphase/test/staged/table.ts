@@ -16,7 +16,7 @@ export interface TableRow {
   readonly row: string
 }
 
-export const PAGE = new URL('../../../../docs/staged-tasks.md', import.meta.url)
+const PAGE = new URL('../../../../docs/staged-tasks.md', import.meta.url)
 
 const CELLS = /^\| `([a-z0-9-]+)` \| (.+?) \| (.+?) \| (\d+) \| (\w+) \| (\d+) \| (\w+) \|$/
 

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { expect } from 'vitest'
+import { RejectedAnswer } from '../../src/index.ts'
 import { deafCall } from './note-task.ts'
 import { fired, pause } from './pause.ts'
 import { useStage } from './stage.ts'
@@ -50,13 +51,25 @@ stage.row('timeout-in-call', async () => {
   await stage.engine('a', { timeout })
   const id = await stage.enqueue()
   await stage.ended(id)
-  expect(stage.api.aborted).toBe(1)
+  await stage.hungUp(1)
   return id
 })
 
 stage.row('timeout-in-call-late-answer', async () => {
   const call = stage.api.hold()
   await stage.engine('a', { timeout, call: deafCall(stage.api.url, () => call.release()) })
+  return stage.enqueue()
+})
+
+stage.row('timeout-in-call-late-answer-rejected', async () => {
+  const call = stage.api.hold()
+  await stage.engine('a', {
+    timeout,
+    call: deafCall(stage.api.url, () => call.release({ kind: 'answer', answer: 'garbage' })),
+    commit: async ({ answer }) => {
+      if (answer === 'garbage') throw new RejectedAnswer('the model answered garbage')
+    },
+  })
   return stage.enqueue()
 })
 

@@ -1,0 +1,114 @@
+import path from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { startEmbeddedPostgres } from '@triphase/embedded'
+import { TriphaseError } from 'triphase'
+import type { Settings } from './settings.ts'
+
+/** Where the database is, and how to give it up. */
+export interface OpenDatabase {
+  readonly url: string
+  /** The same around a pooler, for LISTEN. */
+  readonly directUrl: string
+  /** For people. Never contains a password. */
+  readonly description: string
+  close(): Promise<void>
+}
+
+// For tools that look into the database while Scout runs, and for a second run.
+const SPARE_CONNECTIONS = 30
+
+/** The database that the settings name, or else the embedded one, which is started. */
+export async function openDatabase(settings: Settings): Promise<OpenDatabase> {
+  if (settings.databaseUrl) {
+    const url = settings.databaseUrl.reveal()
+    const directUrl = settings.databaseDirectUrl?.reveal() ?? url
+    const { host, pathname } = new URL(url)
+    return { url, directUrl, description: `${host}${pathname}`, close: async () => {} }
+  }
+  const directory = path.join(settings.dataFolder, 'postgres')
+  const most = Math.max(100, 2 * (settings.appPool + settings.enginePool) + SPARE_CONNECTIONS)
+  const server = await startEmbeddedPostgres({ directory, settings: { max_connections: String(most) } })
+  const { url } = server
+  return { url, directUrl: url, description: `embedded (${directory})`, close: () => server.stop() }
+}
+
+const SYSTEM_CODE = /^E(CONN|PIPE|TIMEDOUT|HOST|NET|NOTFOUND|AI_AGAIN|NOENT)/
+// The server shuts down, starts up or has crashed; it has too many clients.
+const SERVER_CODE = /^(08|57P0|53300)/
+
+/** Whether an error means that the database cannot be reached at the moment. */
+export function isAway(error: unknown): boolean {
+  if (!(error instanceof Error)) return false
+  const code = 'code' in error ? String(error.code) : ''
+  if (error instanceof TriphaseError) return code === 'CONNECTION_FAILED' || code === 'STATEMENT_TIMEOUT'
+  if (SYSTEM_CODE.test(code) || SERVER_CODE.test(code)) return true
+  return /Connection terminated|not queryable|timeout exceeded when trying to connect|Query read timeout/i.test(
+    error.message,
+  )
+}
+
+/** Does something with the database, and waits while that is away. */
+export type WhenReachable = <Value>(work: () => Promise<Value>) => Promise<Value>
+
+/** How to wait. */
+export interface Waiting {
+  /** Says that the database is away, and that it is back. */
+  readonly tell: (line: string) => void
+  /** Ends the wait, with its reason. */
+  readonly signal: AbortSignal
+  readonly atMostMs: number
+}
+
+const FIRST_PAUSE_MS = 100
+const LONGEST_PAUSE_MS = 2_000
+
+/**
+ * Makes a function that does things with the database again for as long as it is away. What it does has to be
+ * idempotent. A connection that was merely cut is not worth a word; an outage is told once, whoever meets it.
+ */
+export function whileAway({ tell, signal, atMostMs }: Waiting): WhenReachable {
+  let told = false
+  const back = () => {
+    if (told) tell('The database answers again.')
+    told = false
+  }
+  return async (work) => {
+    const deadline = performance.now() + atMostMs
+    for (let failures = 0; ; failures++) {
+      signal.throwIfAborted()
+      try {
+        const value = await unlessAborted(work(), signal)
+        if (failures > 1) back()
+        return value
+      } catch (error) {
+        if (signal.aborted || !isAway(error) || performance.now() > deadline) throw error
+        if (failures > 0 && !told) {
+          told = true
+          tell(`${sentence(error)} Waiting for it for up to ${Math.round(atMostMs / 1_000)} s.`)
+        }
+        await delay(Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** failures), undefined, { signal }).catch(
+          () => {},
+        )
+      }
+    }
+  }
+}
+
+function sentence(error: unknown): string {
+  if (error instanceof TriphaseError) return error.message
+  const { message, code } = error as Error & { code?: string }
+  return `The database does not answer (${message || code}).`
+}
+
+async function unlessAborted<Value>(work: Promise<Value>, signal: AbortSignal): Promise<Value> {
+  const aborted = Promise.withResolvers<never>()
+  const onAbort = () => aborted.reject(signal.reason)
+  signal.addEventListener('abort', onAbort, { once: true })
+  try {
+    return await Promise.race([work, aborted.promise])
+  } finally {
+    signal.removeEventListener('abort', onAbort)
+    work.catch(() => {})
+    aborted.promise.catch(() => {})
+  }
+}

@@ -1,0 +1,41 @@
+type StopSignal = 'SIGINT' | 'SIGTERM'
+
+/** A run that was told to stop by a signal. */
+export class Interrupted extends Error {
+  /** What a shell shows for a program that this signal ended. */
+  readonly exitCode: 130 | 143
+
+  constructor(signal: StopSignal) {
+    super(`interrupted by ${signal}`)
+    this.name = 'Interrupted'
+    this.exitCode = signal === 'SIGINT' ? 130 : 143
+  }
+}
+
+// Under npm one Ctrl-C arrives several times: from the terminal, and from each npm that passes it on.
+const SAME_PRESS_MS = 500
+
+/**
+ * Turns the first SIGINT or SIGTERM into an abort whose reason is an {@link Interrupted}; another one, half a second
+ * later or more, ends the process at once.
+ */
+export function onSignals(): { signal: AbortSignal; end: () => void } {
+  const controller = new AbortController()
+  let firstAt = 0
+  const handle = (signal: StopSignal) => {
+    const interrupted = new Interrupted(signal)
+    if (!controller.signal.aborted) {
+      firstAt = performance.now()
+      controller.abort(interrupted)
+    } else if (performance.now() - firstAt > SAME_PRESS_MS) process.exit(interrupted.exitCode)
+  }
+  process.on('SIGINT', handle)
+  process.on('SIGTERM', handle)
+  return {
+    signal: controller.signal,
+    end: () => {
+      process.off('SIGINT', handle)
+      process.off('SIGTERM', handle)
+    },
+  }
+}

@@ -1,0 +1,71 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { Permanent, RejectedAnswer, RetryAfter, storedError, TriphaseError } from '../src/errors.ts'
+
+describe('storedError', () => {
+  test('keeps name, message, code, stack and the direct cause', () => {
+    const cause = Object.assign(new RangeError('inner'), { code: 'E_INNER' })
+    const stored = storedError(new TriphaseError('TIMEOUT', 'outer', { cause }))
+    expect(stored).toEqual({
+      name: 'TriphaseError',
+      message: 'outer',
+      code: 'TIMEOUT',
+      stack: expect.stringContaining('errors.test.ts'),
+      cause: { name: 'RangeError', message: 'inner', code: 'E_INNER' },
+    })
+  })
+
+  test('keeps nothing else that an error carries along', () => {
+    const error = Object.assign(new Error('refused'), {
+      request: { headers: { authorization: 'Bearer hunter2' } },
+      config: { password: 'hunter2' },
+    })
+    expect(JSON.stringify(storedError(error))).not.toContain('hunter2')
+  })
+
+  test('is bounded', () => {
+    const error = new Error('m'.repeat(1e6), { cause: new Error('c'.repeat(1e6)) })
+    error.stack = 's'.repeat(1e6)
+    expect(JSON.stringify(storedError(error)).length).toBeLessThan(20_000)
+  })
+
+  test('never throws, whatever was thrown, and fits into JSON', () => {
+    const hostile = fc.constantFrom(
+      Object.create(null),
+      Symbol('s'),
+      { toString: () => ({}) },
+      Object.assign(new Error('x'), { message: Symbol('m'), name: null, stack: 7 }),
+      Object.assign(new Error('x'), { cause: Object.assign(new Error('y'), { message: undefined }) }),
+    )
+    fc.assert(
+      fc.property(fc.oneof(fc.anything(), hostile), (thrown) => {
+        const stored = JSON.parse(JSON.stringify(storedError(thrown)))
+        expect(stored).toMatchObject({ name: expect.any(String), message: expect.any(String) })
+      }),
+    )
+  })
+})
+
+test('each kind of failure is an Error with its name and cause', () => {
+  const cause = new Error('cause')
+  for (const error of [
+    new Permanent('p', { cause }),
+    new RetryAfter(5, 'r', { cause }),
+    new RejectedAnswer('a', { cause }),
+    new TriphaseError('CANCELLED', 'c', { cause }),
+  ]) {
+    expect(error).toBeInstanceOf(Error)
+    expect(error.name).toBe(error.constructor.name)
+    expect(error.cause).toBe(cause)
+  }
+})
+
+test.each([
+  [1_500, 1_500],
+  [0, 0],
+  [-1, 0],
+  [Number.NaN, 0],
+])('RetryAfter(%d) waits %d ms', (given, delayMs) => {
+  expect(new RetryAfter(given).delayMs).toBe(delayMs)
+  expect(new RetryAfter(given).message).toBe(`asked to come back in ${given} ms`)
+})

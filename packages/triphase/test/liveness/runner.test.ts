@@ -1,0 +1,130 @@
+import { afterEach, describe, expect, test } from 'vitest'
+import { defineTask, unchecked } from '../../src/index.ts'
+import { run } from '../../src/runner.ts'
+import { testUrl, useEngines } from '../support/engines.ts'
+import { serverAddress, startFaultProxy } from '../support/fault-proxy.ts'
+import { eventually, killWorkers } from '../support/processes.ts'
+import { spawnEngine, startEngine, type WorkerSettings } from './worker-processes.ts'
+
+const bench = useEngines()
+afterEach(killWorkers)
+
+const nap = defineTask({ name: 'nap', input: unchecked<{ ms: number }>(), run: () => {} })
+const hold = defineTask({ name: 'hold', input: unchecked<unknown>(), run: () => {} })
+const SIGNALS = ['SIGTERM', 'SIGINT'] as const
+
+function runner(options: WorkerSettings['options'] = {}, url: string = bench.schema.url) {
+  const { schema } = bench.schema
+  const beating = { heartbeat: '200ms', deadAfter: '600ms', queues: { default: 5 } } as const
+  return startEngine({ url, schema, mode: 'runner', options: { ...beating, ...options } })
+}
+
+describe('the runner', () => {
+  test.each(SIGNALS)(
+    'finishes running jobs at the first %s, and its process ends by itself',
+    async (signal) => {
+      const process = await runner()
+      const engine = bench.engine()
+      const { id } = await engine.enqueue(nap, { ms: 500 })
+      await engine.enqueue(nap, { ms: 0 }, { delay: '1h' })
+      await process.event('job:started')
+      process.kill(signal)
+      await process.event('signal')
+      expect(await process.event('stopped')).toEqual({ signal })
+      expect(await process.exited).toEqual({ code: 0, signal: null })
+      expect(await engine.job(id)).toMatchObject({ state: 'completed', attempt: 1, crashCount: 0 })
+      expect(await bench.schema.database.query(`SELECT FROM triphase.process`)).toEqual([])
+    },
+  )
+
+  test.each([
+    ['SIGTERM', 'SIGTERM', 143],
+    ['SIGINT', 'SIGINT', 130],
+    ['SIGTERM', 'SIGINT', 130],
+    ['SIGINT', 'SIGTERM', 143],
+  ] as const)('ends at once at a second signal: %s, then %s, exits with %i', async (first, second, code) => {
+    const process = await runner({ grace: '10m' })
+    const engine = bench.engine({
+      tasks: [hold],
+      queues: { default: 1 },
+      heartbeat: '200ms',
+      deadAfter: '600ms',
+    })
+    const { id } = await engine.enqueue(hold, {})
+    await process.event('job:started')
+    process.kill(first)
+    await process.event('signal')
+    const stopping = `SELECT FROM triphase.process WHERE stopping`
+    await eventually(async () => (await bench.schema.database.query(stopping)).length === 1)
+    process.kill(second)
+    expect(await process.exited).toEqual({ code, signal: null })
+    await engine.start()
+    await eventually(async () => (await engine.job(id))?.state === 'completed')
+    expect(await engine.job(id)).toMatchObject({ attempt: 1, crashCount: 0 })
+  })
+
+  test('hands unfinished jobs back when the grace period is over', async () => {
+    const process = await runner({ grace: '100ms' })
+    const engine = bench.engine()
+    const { id } = await engine.enqueue(hold, {})
+    await process.event('job:started')
+    process.kill('SIGTERM')
+    expect(await process.exited).toEqual({ code: 0, signal: null })
+    expect(process.events('aborted')).toEqual([{ jobId: id, code: 'STOPPING' }])
+    expect(await engine.job(id)).toMatchObject({ state: 'available', attempt: 0, crashCount: 0 })
+  })
+
+  test('ends by itself when the signal comes while its first beat is under way', async () => {
+    const proxy = await startFaultProxy(serverAddress(testUrl()))
+    const beat = proxy.onStatement(/UPDATE \w+\.process SET beat/, 'hold-reply')
+    const process = await runner({}, proxy.url(bench.schema.url))
+    await beat.hit
+    process.kill('SIGTERM')
+    await process.event('process:stopping')
+    beat.release()
+    expect(await process.exited).toEqual({ code: 0, signal: null })
+    await proxy.close()
+  })
+
+  test('leaves no signal handler behind, not even when the engine cannot start', async () => {
+    const before = SIGNALS.map((signal) => process.listenerCount(signal))
+    const proxy = await startFaultProxy(serverAddress(testUrl()))
+    proxy.refuse(true)
+    const engine = bench.engine({ url: proxy.url(bench.schema.url) })
+    await expect(run(engine)).rejects.toMatchObject({ code: 'CONNECTION_FAILED' })
+    expect(SIGNALS.map((signal) => process.listenerCount(signal))).toEqual(before)
+    await proxy.close()
+  })
+})
+
+describe('the library', () => {
+  test('installs no handlers of signals or uncaught errors', async () => {
+    const names = [
+      ...SIGNALS,
+      'SIGHUP',
+      'SIGUSR2',
+      'exit',
+      'beforeExit',
+      'uncaughtException',
+      'unhandledRejection',
+    ]
+    const counts = () => names.map((name) => process.listenerCount(name))
+    const before = counts()
+    const engine = bench.engine({ tasks: [nap], queues: { default: 1 } })
+    await engine.start()
+    const completed = engine.telemetry.next('job:completed')
+    await engine.enqueue(nap, { ms: 0 })
+    await completed
+    expect(counts()).toEqual(before)
+    await engine.stop()
+    expect(counts()).toEqual(before)
+  })
+
+  test.each(SIGNALS)('does not stand in the way of %s', async (signal) => {
+    const { url, schema } = bench.schema
+    const process = spawnEngine({ url, schema, options: { queues: { default: 1 } } })
+    await process.event('ready')
+    process.kill(signal)
+    expect(await process.exited).toEqual({ code: null, signal })
+  })
+})
