@@ -73,7 +73,7 @@ export function analysisError(
   timeoutMs: number,
 ): AnalysisError {
   const code = 'code' in error && typeof error.code === 'string' ? error.code : 'UNEXPECTED'
-  const late = `There was no answer within ${timeoutMs / 1_000} s. Try again, or raise SCOUT_CALL_TIMEOUT.`
+  const late = `There was no answer within ${timeoutMs / 1_000} s, which SCOUT_CALL_TIMEOUT allows.`
   return { code, message: code === 'TIMEOUT' ? late : storableText(error.message) }
 }
 

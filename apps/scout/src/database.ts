@@ -1,7 +1,6 @@
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { startEmbeddedPostgres } from '@triphase/embedded'
-import { TriphaseError } from 'triphase'
 import type { Settings } from './settings.ts'
 
 /** Where the database is, and how to give it up. */
@@ -32,19 +31,28 @@ export async function openDatabase(settings: Settings): Promise<OpenDatabase> {
   return { url, directUrl: url, description: `embedded (${directory})`, close: () => server.stop() }
 }
 
-const SYSTEM_CODE = /^E(CONN|PIPE|TIMEDOUT|HOST|NET|NOTFOUND|AI_AGAIN|NOENT)/
-// The server shuts down, starts up or has crashed; it has too many clients.
-const SERVER_CODE = /^(08|57P0|53300)/
+// The engine's words for it, the system's, and the server's: it shuts down, starts up, has crashed or too many clients.
+const AWAY_CODE =
+  /^(CONNECTION_FAILED|STATEMENT_TIMEOUT|E(CONN|PIPE|TIMEDOUT|HOST|NET|NOTFOUND|AI_AGAIN|NOENT)|08|57P0|53300)/
+const AWAY_MESSAGE =
+  /Connection terminated|not queryable|timeout exceeded when trying to connect|Query read timeout/i
+
+/** What is known of an error, live or stored. */
+interface ErrorFacts {
+  readonly message: string
+  readonly code?: unknown
+}
 
 /** Whether an error means that the database cannot be reached at the moment. */
-export function isAway(error: unknown): boolean {
-  if (!(error instanceof Error)) return false
-  const code = 'code' in error ? String(error.code) : ''
-  if (error instanceof TriphaseError) return code === 'CONNECTION_FAILED' || code === 'STATEMENT_TIMEOUT'
-  if (SYSTEM_CODE.test(code) || SERVER_CODE.test(code)) return true
-  return /Connection terminated|not queryable|timeout exceeded when trying to connect|Query read timeout/i.test(
-    error.message,
-  )
+export function isAway(error: unknown): error is ErrorFacts {
+  if (typeof error !== 'object' || error === null || !('message' in error)) return false
+  const { message, code } = error as ErrorFacts
+  return AWAY_CODE.test(String(code)) || AWAY_MESSAGE.test(message)
+}
+
+/** In a sentence, why the database cannot be used now. */
+export function outage({ message, code }: ErrorFacts): string {
+  return /^The database /.test(message) ? message : `The database does not answer (${message || code}).`
 }
 
 /** Does something with the database, and waits while that is away. */
@@ -84,7 +92,7 @@ export function whileAway({ tell, signal, atMostMs }: Waiting): WhenReachable {
         if (signal.aborted || !isAway(error) || performance.now() > deadline) throw error
         if (failures > 0 && !told) {
           told = true
-          tell(`${sentence(error)} Waiting for it for up to ${Math.round(atMostMs / 1_000)} s.`)
+          tell(`${outage(error)} Waiting for it for up to ${Math.round(atMostMs / 1_000)} s.`)
         }
         await delay(Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** failures), undefined, { signal }).catch(
           () => {},
@@ -92,12 +100,6 @@ export function whileAway({ tell, signal, atMostMs }: Waiting): WhenReachable {
       }
     }
   }
-}
-
-function sentence(error: unknown): string {
-  if (error instanceof TriphaseError) return error.message
-  const { message, code } = error as Error & { code?: string }
-  return `The database does not answer (${message || code}).`
 }
 
 async function unlessAborted<Value>(work: Promise<Value>, signal: AbortSignal): Promise<Value> {

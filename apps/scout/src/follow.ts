@@ -7,6 +7,7 @@ import type { Progress } from './progress.ts'
 import type { Tally } from './tally.ts'
 
 const LOOK_EVERY_MS = 200
+const LOOK_AT_LEAST_EVERY_MS = 2_000
 // Looking at tens of thousands of captures takes a while; it may take a tenth of the time.
 const LOOK_SHARE = 0.1
 const SETTLE_EVERY_MS = 4_000
@@ -34,7 +35,8 @@ export async function follow(
       await whenReachable(() => settleAbandoned(backend, sample(states)))
       settledAt = looked
     }
-    await delay(Math.max(LOOK_EVERY_MS, (looked - began) / LOOK_SHARE), undefined, { signal }).catch(() => {})
+    const pauseMs = Math.max(LOOK_EVERY_MS, (looked - began) / LOOK_SHARE)
+    await delay(Math.min(LOOK_AT_LEAST_EVERY_MS, pauseMs), undefined, { signal }).catch(() => {})
   }
 }
 

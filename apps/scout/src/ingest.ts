@@ -51,7 +51,7 @@ export async function ingestImage(
 async function enqueueAnalysis(backend: Backend, tx: pg.PoolClient, capture: NewCapture): Promise<Ingested> {
   const { id: captureId, jobId, status } = await findOrCreateCapture(tx, capture)
   const job = jobId === null ? null : await backend.engine.job(jobId)
-  // Only the lock is sure to be of now: what completed while this transaction waited for it is seen by its job.
+  // The status is as of before the wait for the lock; what completed meanwhile is told by the job.
   if (status === 'completed' || job?.state === 'completed') return { kind: 'known', captureId }
   await assignJob(tx, captureId, await jobFor(backend, tx, captureId, job))
   return { kind: 'waiting', captureId }

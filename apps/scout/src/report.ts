@@ -86,16 +86,16 @@ export function failureLines(
   return ['', ...lines.map(printable), 'Run the same command again to try these again.']
 }
 
-/** How few connections it took, in words. */
+/** How few connections it took, in words: at most 80 columns. */
 export function connectionLines(report: ConnectionReport): string[] {
   const { jobs, concurrency, peakCalls, engine, application, totalHoldMs, totalRunMs } = report
   if (jobs === 0) return []
   const share = (100 * totalHoldMs) / Math.max(totalRunMs, 1)
   return [
-    `jobs         ${jobs} run here, at most ${concurrency} at a time; ${peakCalls} waited for the model at once`,
-    `connections  at most ${application.peak} of ${application.size} (application) and ${engine.peak} of ${engine.size} (engine), and 1 that listens`,
-    `held         ${time(totalHoldMs / jobs)} of a job's ${time(totalRunMs / jobs)} on average (${share.toFixed(share < 10 ? 1 : 0)}%); ` +
-      `${time(report.mostHoldMs)} by one job at most, ${time(report.longestHoldMs)} at a stretch, ${time(totalHoldMs)} in all`,
+    `jobs         ${jobs} run here, up to ${concurrency} at a time; at most ${peakCalls} in their call at once`,
+    `connections  at most ${application.peak} of ${application.size} (application), ${engine.peak} of ${engine.size} (engine), 1 (listener)`,
+    `hold         ${time(totalHoldMs / jobs)} of the ${time(totalRunMs / jobs)} that a job took on average (${share.toFixed(share < 10 ? 1 : 0)}%)`,
+    `             at most ${time(report.mostHoldMs)} by one job, ${time(report.longestHoldMs)} at a stretch; ${time(totalHoldMs)} by all`,
   ]
 }
 

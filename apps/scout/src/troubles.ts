@@ -1,9 +1,9 @@
 import { analysisError } from './analyse-capture.ts'
 import type { Backend } from './backend.ts'
+import { isAway, outage } from './database.ts'
 import { printable } from './terminal.ts'
 
 const SAME_AGAIN_MS = 30_000
-const NO_CONNECTION = new Set(['CONNECTION_FAILED', 'STATEMENT_TIMEOUT'])
 
 /**
  * Says why things take their time: calls that failed and are made again, writes that the database refuses for now.
@@ -19,12 +19,13 @@ export function tellTroubles({ engine, settings }: Backend, tell: (line: string)
   }
   engine.telemetry.on('job:retried', ({ error, delayMs, countsAsAttempt }) => {
     const { code, message } = analysisError(error, settings.callTimeoutMs)
+    const reason = isAway(error) ? outage(error) : message.replace(/\.?$/, '.')
     const seconds = Math.max(1, Math.round(delayMs / 1_000))
-    tellOnce(code, `${message} ${countsAsAttempt ? 'Trying again' : 'Asking again'} in ${seconds} s.`)
+    tellOnce(code, `${reason} ${countsAsAttempt ? 'Trying' : 'Asking'} again in ${seconds} s.`)
   })
   engine.telemetry.on('statement:failed', ({ error, retryInMs }) => {
     const { code = 'UNEXPECTED', message } = error
-    if (retryInMs === null || NO_CONNECTION.has(code)) return
+    if (retryInMs === null || isAway(error)) return
     tellOnce(code, `The database refuses a statement (${message}). Trying again.`)
   })
 }

@@ -370,9 +370,14 @@ export interface PoolState {
  * await engine.migrate()
  * await engine.start()
  */
-export function createEngine<Tx = pg.PoolClient>(options: CreateEngineOptions<Tx>): Engine<Tx> {
+export function createEngine<Tx = pg.PoolClient>(
+  options: CreateEngineOptions<Tx> & NeedsTransactor<Tx>,
+): Engine<Tx> {
   return new Engine(options)
 }
+
+/** The default transactions are `pg`'s: tasks that were defined for others need their transactor. */
+export type NeedsTransactor<Tx> = pg.PoolClient extends Tx ? unknown : { transactor: Transactor<Tx> }
 
 function tasksByName(tasks: readonly Task<unknown, never>[]): Map<string, Task<unknown, never>> {
   const byName = new Map(tasks.map((task) => [task.name, task]))

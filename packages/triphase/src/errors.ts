@@ -115,6 +115,12 @@ export function storedError(thrown: unknown): StoredError {
   }
 }
 
+/** Why a job that somebody asked to be cancelled was, as it is stored with the job. */
+export function cancelledOnRequest(): string {
+  const { name, message, code } = storedError(new TriphaseError('CANCELLED', 'cancelled on request'))
+  return JSON.stringify({ name, message, code })
+}
+
 function nameAndMessage(error: Error): { name: string; message: string; code?: string } {
   const code = 'code' in error && typeof error.code === 'string' ? { code: error.code } : {}
   return { name: textOf(error.name), message: textOf(error.message), ...code }

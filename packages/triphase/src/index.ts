@@ -7,6 +7,7 @@ export {
   Engine,
   type EnqueueInTransaction,
   type InTransaction,
+  type NeedsTransactor,
   type PoolState,
 } from './engine.ts'
 export {

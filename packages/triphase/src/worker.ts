@@ -55,7 +55,7 @@ export class Worker {
   constructor(parts: WorkerParts) {
     this.#parts = parts
     const { config, database, telemetry } = parts
-    this.#acker = new Acker(database, telemetry, config.retentionMs)
+    this.#acker = new Acker(database, telemetry)
     this.#executor = this.#makeExecutor()
     this.#heart = this.#makeHeart()
     this.#stager = new Stager(database, telemetry, (queues) => this.#workIn(queues, true))
@@ -171,7 +171,6 @@ export class Worker {
         database,
         application,
         telemetry,
-        retentionMs: config.retentionMs,
         maxAnswerBytes: config.maxAnswerBytes,
         closing: this.#closing.signal,
       }),
@@ -240,19 +239,21 @@ export class Worker {
     try {
       await this.#executor.run(claim)
     } finally {
-      this.#suspectIsThrough(claim)
+      void this.#suspectIsThrough(claim)
     }
   }
 
   #handBack(claims: readonly RunningClaim[]): void {
     for (const claim of claims) {
       void this.#executor.handBack(claim)
-      this.#suspectIsThrough(claim)
+      void this.#suspectIsThrough(claim)
     }
   }
 
-  #suspectIsThrough({ job }: RunningClaim): void {
-    if (!isSuspect(job)) return
+  /** Until its outcome is written, a crash of the next suspect would count for this one too. */
+  async #suspectIsThrough(claim: RunningClaim): Promise<void> {
+    if (!isSuspect(claim.job)) return
+    await this.#claims.end(claim)
     this.#suspectReserved = false
     for (const producer of this.#producers.values()) producer.wake()
   }

@@ -34,7 +34,9 @@ test('everything has a default but the URL', () => {
 test('each pool may have its own URL, and the engine listens with its own', () => {
   const engine = 'postgres://engine@pooler/db'
   const application = 'postgresql://app@pooler/db'
-  expect(resolveConfig({ engine: { url: engine }, application: { url: application, size: 3 } })).toMatchObject({
+  expect(
+    resolveConfig({ engine: { url: engine }, application: { url: application, size: 3 } }),
+  ).toMatchObject({
     engine: { url: engine, size: 6 },
     application: { url: application, size: 3 },
     directUrl: engine,
@@ -48,7 +50,10 @@ test('each pool may have its own URL, and the engine listens with its own', () =
 })
 
 test('queues are a number or settings', () => {
-  const { queues } = resolveConfig({ url, queues: { a: 3, b: { concurrency: 5 }, c: { concurrency: 1, timeout: '150s' } } })
+  const { queues } = resolveConfig({
+    url,
+    queues: { a: 3, b: { concurrency: 5 }, c: { concurrency: 1, timeout: '150s' } },
+  })
   expect([...queues]).toEqual([
     ['a', { concurrency: 3, timeoutMs: 60_000 }],
     ['b', { concurrency: 5, timeoutMs: 60_000 }],
@@ -57,7 +62,12 @@ test('queues are a number or settings', () => {
 })
 
 test('what is undefined is the default, in pools too', () => {
-  const options = { url, name: undefined, engine: { size: undefined, url: undefined }, application: undefined }
+  const options = {
+    url,
+    name: undefined,
+    engine: { size: undefined, url: undefined },
+    application: undefined,
+  }
   expect(resolveConfig(options as never)).toEqual(resolveConfig({ url }))
 })
 
@@ -126,7 +136,12 @@ describe('lengths of time that a timer of Node cannot wait are refused', () => {
 
   test('up to that they are taken', () => {
     const longest = 2_147_483_647
-    const config = resolveConfig({ url, grace: longest, retention: '3650d', queues: { a: { concurrency: 1, timeout: longest } } })
+    const config = resolveConfig({
+      url,
+      grace: longest,
+      retention: '3650d',
+      queues: { a: { concurrency: 1, timeout: longest } },
+    })
     expect(config).toMatchObject({ graceMs: longest, retentionMs: 315_360_000_000 })
   })
 })
@@ -166,7 +181,9 @@ test.each([['pg_triphase'], ['1a'], ['a-b'], ['a.b'], ['"a"'], ['a'.repeat(49)],
 
 describe('createEngine', () => {
   test('refuses options that do not exist, by name', () => {
-    expect(() => createEngine({ url, retires: 3 } as never)).toThrow(/retires: there is no such option \(there are name, url, /)
+    expect(() => createEngine({ url, retires: 3 } as never)).toThrow(
+      /retires: there is no such option \(there are name, url, /,
+    )
   })
 
   test('refuses two tasks of one name', () => {
@@ -222,9 +239,12 @@ describe('defineTask', () => {
     }
   })
 
-  test.each([[Number.NaN], [Number.POSITIVE_INFINITY], [-2], ['2']])('a backoff factor of %s is refused', (factor) => {
-    expect(faultsOf({ backoff: { factor } })).toContain('backoff.factor: a number of at least 1')
-  })
+  test.each([[Number.NaN], [Number.POSITIVE_INFINITY], [-2], ['2']])(
+    'a backoff factor of %s is refused',
+    (factor) => {
+      expect(faultsOf({ backoff: { factor } })).toContain('backoff.factor: a number of at least 1')
+    },
+  )
 
   test('the task is frozen', () => {
     const task = defineTask({ name: 'task', input: unchecked<null>(), run: () => null, queue: 'a' })

@@ -1,15 +1,19 @@
-import { expect, test } from 'vitest'
-import { defineTask, unchecked } from '../src/index.ts'
+import { describe, expect, test } from 'vitest'
+import { createEngine, defineTask, unchecked } from '../src/index.ts'
 import { useEngines } from './support/engines.ts'
+import { serverAddress, startFaultProxy } from './support/fault-proxy.ts'
+import { Gate, jobIn } from './support/jobs.ts'
+import { eventually } from './support/processes.ts'
 
 const bench = useEngines()
 
+const double = defineTask({
+  name: 'double',
+  input: unchecked<{ n: number }>(),
+  run: ({ input }) => input.n * 2,
+})
+
 test('a job is enqueued, run and completed, and its result is kept', async () => {
-  const double = defineTask({
-    name: 'double',
-    input: unchecked<{ n: number }>(),
-    run: ({ input }) => input.n * 2,
-  })
   const engine = bench.engine({ tasks: [double], queues: { default: 2 } })
   const completed = engine.telemetry.next('job:completed')
   await engine.start()
@@ -17,4 +21,127 @@ test('a job is enqueued, run and completed, and its result is kept', async () =>
   expect(created).toBe(true)
   expect(await completed).toMatchObject({ jobId: id, attempt: 1, claimNo: 1, result: 42 })
   expect(await engine.job(id)).toMatchObject({ state: 'completed', result: 42, input: { n: 21 }, attempt: 1 })
+})
+
+test('a job goes through its states, each with its event', async () => {
+  const gate = new Gate()
+  const task = defineTask({ name: 'task', input: unchecked<null>(), run: () => gate.pass() })
+  const engine = bench.engine({ tasks: [task], queues: { default: 1 } })
+  const names: string[] = []
+  engine.telemetry.onAny((name) => name.startsWith('job:') && names.push(name))
+  await engine.start()
+  const { id } = await engine.enqueue(task, null, { delay: '50ms' })
+  expect(await engine.job(id)).toMatchObject({ state: 'scheduled', claimedAt: null })
+  await gate.reached
+  expect(await engine.job(id)).toMatchObject({ state: 'executing', attempt: 1, claimedAt: expect.any(Date) })
+  gate.open()
+  const job = await jobIn(engine, id, 'completed')
+  expect(job.finishedAt!.getTime()).toBeGreaterThanOrEqual(job.claimedAt!.getTime())
+  await eventually(() => expect(names).toEqual(['job:enqueued', 'job:started', 'job:completed']))
+})
+
+test('two engines share a queue: every job runs once', async () => {
+  const runs: number[] = []
+  const task = defineTask({
+    name: 'task',
+    input: unchecked<number>(),
+    run: async ({ input }) => {
+      runs.push(input)
+    },
+  })
+  const engines = [1, 2].map(() => bench.engine({ tasks: [task], queues: { default: 7 } }))
+  await Promise.all(engines.map((engine) => engine.start()))
+  const inputs = Array.from({ length: 500 }, (_, input) => ({ input }))
+  for (let n = 0; n < 500; n += 50) await engines[n % 2]!.enqueueMany(task, inputs.slice(n, n + 50))
+  await eventually(async () => (await engines[0]!.counts()).length === 0)
+  expect(runs.toSorted((a, b) => a - b)).toEqual(inputs.map(({ input }) => input))
+})
+
+describe('start and stop', () => {
+  test('starting twice is starting once', async () => {
+    const engine = bench.engine({ tasks: [double], queues: { default: 1 } })
+    await Promise.all([engine.start(), engine.start()])
+    await engine.start()
+    expect(await bench.schema.database.query('SELECT id FROM triphase.process')).toHaveLength(1)
+  })
+
+  test('stopping is leaving: no process, no connection, nothing held', async () => {
+    const name = `leaving-${bench.schema.schema}`
+    const engine = bench.engine({ tasks: [double], queues: { default: 1 }, name })
+    await engine.start()
+    const { id } = await engine.enqueue(double, { n: 1 })
+    await jobIn(engine, id, 'completed')
+    await Promise.all([engine.stop(), engine.stop()])
+    await engine.stop()
+    const { database } = bench.schema
+    expect(await database.query('SELECT FROM triphase.process')).toEqual([])
+    const open = 'SELECT application_name FROM pg_stat_activity WHERE application_name LIKE $1'
+    await eventually(async () => expect(await database.query(open, [`${name}%`])).toEqual([]))
+  })
+
+  test('an engine that never started can be stopped', async () => {
+    await bench.engine().stop()
+    const engine = bench.engine()
+    await engine.enqueue(double, { n: 1 })
+    await engine.stop()
+  })
+
+  test('a stopped engine says so', async () => {
+    const engine = bench.engine()
+    await engine.stop()
+    await expect(engine.start()).rejects.toMatchObject({ code: 'ENGINE_NOT_RUNNING' })
+  })
+
+  test('a start that fails can be tried again', async () => {
+    const { url } = bench.schema
+    const proxy = await startFaultProxy(serverAddress(url))
+    proxy.refuse(true)
+    const engine = bench.engine({ url: proxy.url(url), tasks: [double], queues: { default: 1 } })
+    await expect(engine.start()).rejects.toMatchObject({ code: 'CONNECTION_FAILED' })
+    proxy.refuse(false)
+    await engine.start()
+    const { id } = await engine.enqueue(double, { n: 2 })
+    expect((await jobIn(engine, id, 'completed')).result).toBe(4)
+    await engine.stop()
+    await proxy.close()
+  })
+
+  test('a schema that was never migrated is named, with the remedy', async () => {
+    const engine = createEngine({ url: bench.schema.url, schema: 'triphase_never_made' })
+    const refused = {
+      code: 'MIGRATION_NEEDED',
+      message: expect.stringMatching(/triphase_never_made.*engine\.migrate/),
+    }
+    await expect(engine.start()).rejects.toMatchObject(refused)
+    await engine.stop()
+  })
+})
+
+test('an engine without queues enqueues and looks, and runs nothing', async () => {
+  const client = bench.engine({ tasks: [double] })
+  await client.start()
+  const { id } = await client.enqueue(double, { n: 3 })
+  const worker = bench.engine({ tasks: [double], queues: { default: 1 } })
+  const started = worker.telemetry.next('job:started')
+  expect(await client.job(id)).toMatchObject({ state: 'available' })
+  await worker.start()
+  expect((await started).jobId).toBe(id)
+})
+
+test('connections are counted by pool, and are where their names say', async () => {
+  const name = `counted-${bench.schema.schema}`
+  const engine = bench.engine({ tasks: [double], queues: { default: 1 }, name, application: { size: 4 } })
+  await engine.start()
+  await engine.transaction(async (tx) => {
+    await tx.query('SELECT 1')
+    expect(engine.connections()).toMatchObject({
+      engine: { size: 3, waiting: 0 },
+      application: { size: 4, open: 1, inUse: 1, waiting: 0 },
+    })
+  })
+  const names = await bench.schema.database.query<{ name: string }>(
+    'SELECT DISTINCT application_name AS name FROM pg_stat_activity WHERE application_name LIKE $1',
+    [`${name}%`],
+  )
+  expect(names.map((row) => row.name).toSorted()).toEqual([name, `${name}-engine`, `${name}-listen`])
 })

@@ -44,7 +44,8 @@ test('whatever is sent, nothing is thrown', () => {
   fc.assert(
     fc.property(payload, (given) => {
       const parsed = parseHint(given)
-      if (parsed) expect(['available', 'scheduled', 'cancel', 'queue-changed', 'resync']).toContain(parsed.kind)
+      if (parsed)
+        expect(['available', 'scheduled', 'cancel', 'queue-changed', 'resync']).toContain(parsed.kind)
     }),
   )
 })

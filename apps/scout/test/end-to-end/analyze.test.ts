@@ -5,16 +5,16 @@ import path from 'node:path'
 import { text } from 'node:stream/consumers'
 import { startFauxqs } from 'fauxqs'
 import pg from 'pg'
-import { describe, expect, onTestFinished, test } from 'vitest'
-import { sceneMaker } from '../support/scene.ts'
+import { describe, expect, test } from 'vitest'
+import { setScene } from '../support/scene.ts'
 import { LAUNCHER, spawnScout } from '../support/scout-process.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
 
-const scene = sceneMaker()
-
 describe('analyze', () => {
-  test('analyses every image of a folder once, shows what it found, and leaves it alone the next time', async () => {
-    const { analyze, database, model } = await scene(6)
+  test('analyses every image of a folder once, shows what it found, and leaves it alone the next time', async ({
+    onTestFinished,
+  }) => {
+    const { analyze, database, model } = await setScene(6, onTestFinished)
     const first = await analyze().ended
     expect(first).toMatchObject({ code: 0, errors: '' })
     expect(first.output).toMatch(
@@ -24,12 +24,14 @@ describe('analyze', () => {
     expect(first.output).toMatch(/│ 00\.jpg +│ completed +│ thing 0\.90 +│\n/)
     expect(first.output).toMatch(/\n6 images: 6 analysed in \d+ s\.\n/)
     expect(first.output).toMatch(
-      /\njobs +6 run here, at most 12 at a time; \d waited for the model at once\n/,
+      /\njobs {9}6 run here, up to 12 at a time; at most \d in their call at once\n/,
     )
     expect(first.output).toMatch(
-      /\nconnections +at most \d of 10 \(application\) and \d of 6 \(engine\), and 1 that listens\n/,
+      /\nconnections {2}at most \d of 10 \(application\), \d of 6 \(engine\), 1 \(listener\)\n/,
     )
-    expect(first.output).toMatch(/\nheld +[\d.]+ ms of a job's [\d.]+ m?s on average/)
+    expect(first.output).toMatch(
+      /\nhold {9}[\d.]+ ms of the [\d.]+ m?s that a job took on average \([\d.]+%\)\n/,
+    )
 
     const { calls } = await model.calls()
     expect(calls).toHaveLength(6)
@@ -48,8 +50,10 @@ describe('analyze', () => {
     expect(await database.analyses()).toEqual(rows)
   })
 
-  test('takes files with the same content for one image, whatever they are called', async () => {
-    const { analyze, database, model, folder } = await scene(2)
+  test('takes files with the same content for one image, whatever they are called', async ({
+    onTestFinished,
+  }) => {
+    const { analyze, database, model, folder } = await setScene(2, onTestFinished)
     await mkdir(path.join(folder, 'again'))
     await copyFile(path.join(folder, '00.jpg'), path.join(folder, 'again/copy.jpeg'))
     const { code, output } = await analyze().ended
@@ -60,8 +64,8 @@ describe('analyze', () => {
     expect((await model.calls()).calls).toHaveLength(2)
   })
 
-  test('makes far more calls at once than it has connections', async () => {
-    const { analyze, database, model } = await scene(30)
+  test('makes far more calls at once than it has connections', async ({ onTestFinished }) => {
+    const { analyze, database, model } = await setScene(30, onTestFinished)
     await model.behave({ behaviour: { kind: 'hold' } })
     const scout = analyze({ SCOUT_CONCURRENCY: '30', SCOUT_APP_POOL: '1', SCOUT_ENGINE_POOL: '2' })
     expect((await model.calls(30)).inFlight).toBe(30)
@@ -79,12 +83,12 @@ describe('analyze', () => {
     await model.release()
     const { code, output } = await scout.ended
     expect(code).toBe(0)
-    expect(output).toMatch(/\njobs +30 run here, at most 30 at a time; 30 waited for the model at once\n/)
-    expect(output).toContain('at most 1 of 1 (application) and 2 of 2 (engine), and 1 that listens\n')
+    expect(output).toMatch(/\njobs +30 run here, up to 30 at a time; at most 30 in their call at once\n/)
+    expect(output).toContain('at most 1 of 1 (application), 2 of 2 (engine), 1 (listener)\n')
   })
 
-  test('broadcasts each completed analysis', async () => {
-    const { analyze, database } = await scene(3)
+  test('broadcasts each completed analysis', async ({ onTestFinished }) => {
+    const { analyze, database } = await setScene(3, onTestFinished)
     const listener = new pg.Client({ connectionString: database.url, application_name: 'test' })
     await listener.connect()
     onTestFinished(() => listener.end())
@@ -99,8 +103,8 @@ describe('analyze', () => {
     expect(heard.sort(byCapture)).toEqual(rows.sort(byCapture))
   })
 
-  test('keeps images in S3 when a bucket is set', async () => {
-    const { analyze, database, model, data } = await scene(3)
+  test('keeps images in S3 when a bucket is set', async ({ onTestFinished }) => {
+    const { analyze, database, model, data } = await setScene(3, onTestFinished)
     const s3 = await startFauxqs({ port: 0, logger: false })
     onTestFinished(() => s3.stop())
     s3.createBucket('captures')
@@ -128,21 +132,23 @@ describe('analyze', () => {
     await expect(access(data)).rejects.toThrow('ENOENT')
   })
 
-  test('starts a database of its own and looks at the demo photos when nothing is set', async () => {
-    const env = { SCOUT_DATA: path.join(await temporaryFolder(), 'data') }
-    const first = await spawnScout(['analyze', 'samples'], { env }).ended
+  test('starts a database of its own and looks at the demo photos when nothing is set', async ({
+    onTestFinished,
+  }) => {
+    const env = { SCOUT_DATA: path.join(await temporaryFolder(onTestFinished), 'data') }
+    const first = await spawnScout(['analyze', 'samples'], onTestFinished, { env }).ended
     expect(first).toMatchObject({ code: 0, errors: '' })
     expect(first.output).toMatch(/^7 images from samples, model local:coco-ssd, database embedded \(/)
     expect(first.output).toMatch(/│ locomotion-house-cat\.jpg +│ completed │ .*cat 0\.\d\d x\d/)
     expect(first.output).toMatch(/│ nagasaki-boats\.jpg +│ completed │ .*boat 0\.\d\d/)
     expect(first.output).toContain('Seen by the local detector')
-    const second = await spawnScout(['analyze', 'samples'], { env }).ended
+    const second = await spawnScout(['analyze', 'samples'], onTestFinished, { env }).ended
     expect(second).toMatchObject({ code: 0, errors: '' })
     expect(second.output).toContain('7 images: 7 known from before.')
   })
 
-  test('ends quietly when nobody reads what it says', async () => {
-    const { folder, env } = await scene(1)
+  test('ends quietly when nobody reads what it says', async ({ onTestFinished }) => {
+    const { folder, env } = await setScene(1, onTestFinished)
     const command = 'set -o pipefail; "$0" "$1" analyze "$2" | head -n 1'
     const child = spawn('bash', ['-c', command, process.execPath, LAUNCHER, folder], {
       env: { PATH: process.env.PATH ?? '', ...env },

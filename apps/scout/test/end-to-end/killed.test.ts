@@ -2,10 +2,8 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import { eventually } from '../../../../packages/triphase/test/support/processes.ts'
 import type { RecordedCall } from '../support/model-server.ts'
-import { type Scene, sceneMaker } from '../support/scene.ts'
+import { type Scene, setScene } from '../support/scene.ts'
 import type { ScoutProcess } from '../support/scout-process.ts'
-
-const scene = sceneMaker()
 
 /** What must never be called again: jobs whose answer was stored when a process was killed, with their calls until then. */
 type Paid = Map<string, number>
@@ -38,6 +36,7 @@ async function expectWhole({ database, model }: Scene, images: number, paid: Pai
   const { calls } = await model.calls()
   const rows = await database.analyses()
   expect(rows).toHaveLength(images)
+  expect((await database.pool.query('SELECT FROM triphase.job_history')).rowCount).toBe(images)
   for (const { job_id, status, analyses, observations } of rows) {
     const texts = calls
       .filter(({ idempotencyKey }) => idempotencyKey?.endsWith(`job-${job_id}`))
@@ -47,17 +46,6 @@ async function expectWhole({ database, model }: Scene, images: number, paid: Pai
       analyses: 1,
       observations: 1,
     })
-    if (!texts.includes(observations[0]!.text ?? ''))
-      console.log(
-        job_id,
-        observations,
-        JSON.stringify(calls),
-        (
-          await database.pool.query(
-            'SELECT id, task, state, unique_key, claim_no, attempt, input FROM triphase.job_history ORDER BY id',
-          )
-        ).rows,
-      )
     expect(texts).toContain(observations[0]!.text)
   }
   const counts = callsByJob(calls)
@@ -69,8 +57,10 @@ async function untilDone(analyze: Scene['analyze']): Promise<void> {
 }
 
 describe('killed and run again', () => {
-  test('in the middle of its calls, it makes exactly those again that were under way', async () => {
-    const it = await scene(20)
+  test('in the middle of its calls, it makes exactly those again that were under way', async ({
+    onTestFinished,
+  }) => {
+    const it = await setScene(20, onTestFinished)
     await it.model.behave({ behaviour: { kind: 'answer' }, times: 5 }, { behaviour: { kind: 'hold' } })
     const scout = it.analyze({ SCOUT_CONCURRENCY: '4' })
     await it.model.calls(9)
@@ -83,14 +73,14 @@ describe('killed and run again', () => {
     expect((await it.model.calls()).calls).toHaveLength(24)
   })
 
-  test.each([
+  test.for([
     ['while it starts', (_: Scene, scout: ScoutProcess) => scout.says(/^12 images/)],
     ['while it reads the folder', ({ database }: Scene) => captured(database, 3)],
     ['when the first call arrives', ({ model }: Scene) => model.calls(1).then(() => {})],
     ['when half of the calls have arrived', ({ model }: Scene) => model.calls(6).then(() => {})],
     ['when the last call has arrived', ({ model }: Scene) => model.calls(12).then(() => {})],
-  ])('%s', async (_, moment) => {
-    const it = await scene(12)
+  ])('%s', async ([_, moment], { onTestFinished }) => {
+    const it = await setScene(12, onTestFinished)
     const scout = it.analyze({ SCOUT_CONCURRENCY: '3' })
     await moment(it, scout)
     const paid = await killed(scout, it)
@@ -98,8 +88,8 @@ describe('killed and run again', () => {
     await expectWhole(it, 12, paid)
   })
 
-  test('while a commit waits, with the answer stored, it makes no call again', async () => {
-    const it = await scene(3)
+  test('while a commit waits, with the answer stored, it makes no call again', async ({ onTestFinished }) => {
+    const it = await setScene(3, onTestFinished)
     await it.model.behave({ behaviour: { kind: 'hold' } })
     const scout = it.analyze()
     await it.model.calls(3)
@@ -117,8 +107,8 @@ describe('killed and run again', () => {
     expect((await it.model.calls()).calls).toHaveLength(3)
   })
 
-  test('at ten random moments', async () => {
-    const it = await scene(40)
+  test('at ten random moments', async ({ onTestFinished }) => {
+    const it = await setScene(40, onTestFinished)
     await it.model.behave({ behaviour: { kind: 'answer', delayMs: 60 } })
     const paid: Paid = new Map()
     for (let round = 0; round < 10; round++) {
@@ -133,9 +123,9 @@ describe('killed and run again', () => {
   })
 })
 
-describe('two runs over the same folder', () => {
-  test('share the work and call once for each image', async () => {
-    const it = await scene(30)
+describe.concurrent('two runs over the same folder', () => {
+  test('share the work and call once for each image', async ({ onTestFinished }) => {
+    const it = await setScene(30, onTestFinished)
     await it.model.behave({ behaviour: { kind: 'answer', delayMs: 50 } })
     const runs = [it.analyze({ SCOUT_CONCURRENCY: '4' }), it.analyze({ SCOUT_CONCURRENCY: '4' })]
     for (const run of runs) expect(await run.ended).toMatchObject({ code: 0, errors: '' })
@@ -143,8 +133,8 @@ describe('two runs over the same folder', () => {
     expect((await it.model.calls()).calls).toHaveLength(30)
   })
 
-  test('one killed, the other does its work within seconds', async () => {
-    const it = await scene(8)
+  test('one killed, the other does its work within seconds', async ({ onTestFinished }) => {
+    const it = await setScene(8, onTestFinished)
     await it.model.behave({ behaviour: { kind: 'hold' } })
     const [one, other] = [it.analyze({ SCOUT_CONCURRENCY: '4' }), it.analyze({ SCOUT_CONCURRENCY: '4' })]
     await it.model.calls(8)

@@ -51,8 +51,6 @@ export interface ModelServer {
   calls(atLeast?: number): Promise<CallLog>
   /** Replaces the rules. */
   behave(...rules: Rule[]): Promise<void>
-  /** Forgets all calls and rules; calls that are held hang for ever. */
-  reset(): Promise<void>
   /** Lets all calls that are held be answered, and those that will be, until the next rules. */
   release(): Promise<void>
   stop(): Promise<void>
@@ -90,13 +88,12 @@ export function controlsOf(origin: string): Omit<ModelServer, 'stop'> {
     url: `${origin}/v1`,
     calls: async (atLeast = 0) => (await (await ask('GET', `calls?atLeast=${atLeast}`)).json()) as CallLog,
     behave: async (...rules) => void (await ask('PUT', 'behaviour', rules)),
-    reset: async () => void (await ask('POST', 'reset')),
     release: async () => void (await ask('POST', 'release')),
   }
 }
 
 class State {
-  calls: RecordedCall[] = []
+  readonly calls: RecordedCall[] = []
   rules: Rule[] = []
   inFlight = 0
   peakInFlight = 0
@@ -120,13 +117,6 @@ class State {
   follow(rules: Rule[]): void {
     this.rules = rules
     this.#released = false
-  }
-
-  reset(): void {
-    this.calls = []
-    this.#held = []
-    this.peakInFlight = this.inFlight
-    this.follow([])
   }
 
   release(): void {
@@ -154,7 +144,6 @@ async function control(state: State, request: IncomingMessage, response: ServerR
   let reply: unknown = null
   if (route === 'GET calls') reply = await state.atLeast(Number(url.searchParams.get('atLeast')))
   else if (route === 'PUT behaviour') state.follow((await json(request)) as Rule[])
-  else if (route === 'POST reset') state.reset()
   else if (route === 'POST release') state.release()
   else response.statusCode = 404
   response.setHeader('content-type', 'application/json').end(JSON.stringify(reply))

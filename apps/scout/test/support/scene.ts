@@ -2,12 +2,11 @@ import { randomBytes } from 'node:crypto'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import sharp from 'sharp'
-import { afterAll, beforeAll } from 'vitest'
 import { contentHash, prepareForModel } from '../../src/images.ts'
 import type { ModelServer } from './model-server.ts'
 import { spawnModelServer } from './model-server-process.ts'
 import { type ScoutProcess, spawnScout } from './scout-process.ts'
-import { temporaryFolder } from './temporary-folder.ts'
+import { temporaryFolder, type WhenFinished } from './temporary-folder.ts'
 import { type TestDatabase, testDatabase } from './test-database.ts'
 
 /** A folder of images, a database, a model server, and the settings that make Scout use them. */
@@ -23,35 +22,29 @@ export interface Scene {
   sentHash(name: string): Promise<string>
 }
 
-/** One model server for all tests of a file, in a process of its own; each scene begins with none of its calls. */
-export function sceneMaker(): (images: number) => Promise<Scene> {
-  let model: ModelServer
-  beforeAll(async () => {
-    model = await spawnModelServer()
-  })
-  afterAll(() => model.stop())
-  return async (images) => {
-    await model.reset()
-    const root = await temporaryFolder()
-    const [folder, data] = [path.join(root, 'images'), path.join(root, 'data')]
-    await mkdir(folder)
-    await writeImages(folder, images)
-    const database = await testDatabase()
-    const env = {
-      DATABASE_URL: database.url,
-      SCOUT_DATA: data,
-      SCOUT_MODEL: 'compatible:test',
-      SCOUT_MODEL_URL: model.url,
-    }
-    return {
-      folder,
-      data,
-      database,
-      model,
-      env,
-      analyze: (over = {}) => spawnScout(['analyze', folder], { env: { ...env, ...over } }),
-      sentHash: (name) => sentHash(path.join(folder, name)),
-    }
+/** Sets the scene for one test, with so many images. */
+export async function setScene(images: number, whenFinished: WhenFinished): Promise<Scene> {
+  const root = await temporaryFolder(whenFinished)
+  const [folder, data] = [path.join(root, 'images'), path.join(root, 'data')]
+  await mkdir(folder)
+  await writeImages(folder, images)
+  const model = await spawnModelServer()
+  whenFinished(() => model.stop())
+  const database = await testDatabase(whenFinished)
+  const env = {
+    DATABASE_URL: database.url,
+    SCOUT_DATA: data,
+    SCOUT_MODEL: 'compatible:test',
+    SCOUT_MODEL_URL: model.url,
+  }
+  return {
+    folder,
+    data,
+    database,
+    model,
+    env,
+    analyze: (over = {}) => spawnScout(['analyze', folder], whenFinished, { env: { ...env, ...over } }),
+    sentHash: (name) => sentHash(path.join(folder, name)),
   }
 }
 

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import path from 'node:path'
-import { onTestFinished } from 'vitest'
+import type { WhenFinished } from './temporary-folder.ts'
 
 /** The program's file. */
 export const LAUNCHER = path.join(import.meta.dirname, '../../scout.mjs')
@@ -35,7 +35,11 @@ export interface ScoutOptions {
 }
 
 /** Runs the real program with nothing of this process's environment but what it needs. */
-export function spawnScout(args: readonly string[], { env = {}, uid }: ScoutOptions = {}): ScoutProcess {
+export function spawnScout(
+  args: readonly string[],
+  whenFinished: WhenFinished,
+  { env = {}, uid }: ScoutOptions = {},
+): ScoutProcess {
   const { PATH = '', HOME = '', TMPDIR = '/tmp' } = process.env
   const child = spawn(process.execPath, [LAUNCHER, ...args], {
     env: { PATH, HOME, TMPDIR, ...env },
@@ -44,7 +48,7 @@ export function spawnScout(args: readonly string[], { env = {}, uid }: ScoutOpti
     ...(uid === undefined ? {} : { uid, gid: uid }),
   })
   const scout = new RunningScout(child)
-  onTestFinished(() => scout.kill())
+  whenFinished(() => scout.kill())
   return scout
 }
 

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import pg from 'pg'
-import { onTestFinished } from 'vitest'
 import { eventually } from '../../../../packages/triphase/test/support/processes.ts'
+import type { WhenFinished } from './temporary-folder.ts'
 
 /** A database of its own for one test. */
 export interface TestDatabase {
@@ -43,16 +43,17 @@ const SESSIONS = `
 SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'scout%'`
 
 /** A new, empty database on the tests' server, dropped after the test. */
-export async function testDatabase(): Promise<TestDatabase> {
+export async function testDatabase(whenFinished: WhenFinished): Promise<TestDatabase> {
   const serverUrl = process.env.TRIPHASE_TEST_URL!
   const name = `scout_${randomBytes(5).toString('hex')}`
   const url = new URL(serverUrl)
   url.pathname = `/${name}`
   await administer(serverUrl, `CREATE DATABASE ${name}`)
   const pool = new pg.Pool({ connectionString: url.href, max: 2, application_name: 'test' })
-  onTestFinished(async () => {
+  whenFinished(async () => {
     await pool.end()
-    await administer(serverUrl, `DROP DATABASE ${name} WITH (FORCE)`)
+    // Not by force: the tests' own clients would hear of it as an error that nobody expects.
+    await eventually(() => administer(serverUrl, `DROP DATABASE ${name}`))
   })
   const rows = async <Row extends object>(sql: string) => (await pool.query<Row>(sql)).rows
   return {

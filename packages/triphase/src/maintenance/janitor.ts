@@ -1,11 +1,11 @@
-import { storedError } from '../errors.ts'
+import { cancelledOnRequest, storedError } from '../errors.ts'
 import { Loop } from '../loop.ts'
+import { settleCancelRequests } from '../store/cancel.ts'
 import type { Database } from '../store/database.ts'
 import { deleteLeftovers } from '../store/leftovers.ts'
 import { maintainPartitions } from '../store/partitions.ts'
 import { rescueOrphans } from '../store/rescue.ts'
 import type { Telemetry, TelemetryEvents } from '../telemetry.ts'
-import { settleCancels } from './cancels.ts'
 
 const SETTLE_MS = 30_000
 const PRUNE_MS = 30 * 60_000
@@ -62,7 +62,7 @@ export class Janitor {
 
   /** Carries out what others left half done: cancel requests of jobs that went back to waiting, jobs without a process. */
   async settle(): Promise<void> {
-    await settleCancels(this.#database)
+    await settleCancelRequests(this.#database, cancelledOnRequest())
     const orphans = await rescueOrphans(this.#database)
     if (orphans.length > 0) this.#onOrphans([...new Set(orphans.map(({ queue }) => queue))])
   }

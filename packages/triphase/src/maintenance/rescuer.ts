@@ -1,9 +1,8 @@
-import { storedError, TriphaseError } from '../errors.ts'
+import { cancelledOnRequest, storedError, TriphaseError } from '../errors.ts'
 import type { Database } from '../store/database.ts'
 import type { Peer } from '../store/heartbeat.ts'
 import { rescueProcess } from '../store/rescue.ts'
 import type { Telemetry } from '../telemetry.ts'
-import { settleCancels } from './cancels.ts'
 
 /** Takes a dead process's jobs back into their queues; returns the queues that have work now. */
 export async function rescue(database: Database, telemetry: Telemetry, peer: Peer): Promise<string[]> {
@@ -15,10 +14,9 @@ export async function rescue(database: Database, telemetry: Telemetry, peer: Pee
     database,
     peer,
     JSON.stringify({ ...storedError(error), stack: undefined }),
+    cancelledOnRequest(),
   )
   if (!rescued) return []
-  // Before anybody is told of the work: a job that was to be cancelled must not make its call again.
-  await settleCancels(database)
   telemetry.emit('jobs:rescued', {
     processId: peer.id,
     again: rescued.again.map(({ id }) => id),

@@ -6,6 +6,8 @@ import type { Telemetry } from '../telemetry.ts'
 
 const LARGEST_STAGE = 1_000
 const RETRY_MS = 1_000
+/** A job that is due and could not be staged is locked by somebody: a stager of another process, or a long transaction. */
+const LOCKED_MS = 50
 /** Waiting for news: the heartbeat says when the next job is due. */
 const IDLE_MS = 2_147_483_647
 
@@ -66,9 +68,10 @@ export class Stager {
   async #pass(): Promise<number> {
     this.#nextDue = Number.POSITIVE_INFINITY
     try {
-      if ((await this.runOnce()) >= LARGEST_STAGE) return 0
+      const staged = await this.runOnce()
+      if (staged >= LARGEST_STAGE) return 0
       const next = await nextDueMs(this.#database)
-      if (next !== null) this.dueIn(next)
+      if (next !== null) this.dueIn(staged === 0 && next <= 0 ? LOCKED_MS : next)
       return IDLE_MS
     } catch (error) {
       this.#telemetry.emit('statement:failed', {

@@ -3,7 +3,7 @@ import { untilDone } from '../retry.ts'
 import { type Ack, ackedClaims, finishJobs, rescheduleJobs } from '../store/ack.ts'
 import { type Database, isConnectionFailure, isDataError } from '../store/database.ts'
 import { onEnginePool } from '../store/insert.ts'
-import { isMissingPartition, maintainPartitions } from '../store/partitions.ts'
+import { withPartition } from '../store/partitions.ts'
 import type { Telemetry } from '../telemetry.ts'
 
 /** What became of an ack. `lost`: the claim was no longer this process's. */
@@ -30,7 +30,6 @@ const LARGEST_BATCH = 500
 export class Acker {
   readonly #database: Database
   readonly #telemetry: Telemetry
-  readonly #retentionMs: number
   readonly #giveUp = new AbortController()
   readonly #finish: Lane = { waiting: [], writing: false, write: finishJobs }
   readonly #reschedule: Lane = { waiting: [], writing: false, write: rescheduleJobs }
@@ -39,10 +38,9 @@ export class Acker {
   readonly #refusals = new WeakSet<Ack>()
   #pending = 0
 
-  constructor(database: Database, telemetry: Telemetry, retentionMs: number) {
+  constructor(database: Database, telemetry: Telemetry) {
     this.#database = database
     this.#telemetry = telemetry
-    this.#retentionMs = retentionMs
   }
 
   /** Outcomes that are not written yet. */
@@ -119,15 +117,7 @@ export class Acker {
 
   #persist<Value>(work: () => Promise<Value>): Promise<Value> {
     return untilDone(
-      async () => {
-        try {
-          return await work()
-        } catch (error) {
-          if (!isMissingPartition(error)) throw error
-          await maintainPartitions(this.#database, this.#retentionMs)
-          return await work()
-        }
-      },
+      () => withPartition(this.#database, work),
       (error) => !isDataError(error),
       this.#giveUp.signal,
       (error, pauseMs) => this.#report(error, pauseMs),

@@ -99,6 +99,7 @@ export class RunningClaim {
 export class RunningClaims {
   readonly #claims = new Map<string, RunningClaim>()
   readonly #emptied = new Set<() => void>()
+  readonly #ended = new Map<RunningClaim, () => void>()
 
   get size(): number {
     return this.#claims.size
@@ -115,6 +116,8 @@ export class RunningClaims {
 
   /** The claim is acked or lost. A later claim of the same job, which may be there already, stays. */
   remove(claim: RunningClaim): void {
+    this.#ended.get(claim)?.()
+    this.#ended.delete(claim)
     if (this.#claims.get(claim.job.id) !== claim) return
     this.#claims.delete(claim.job.id)
     if (this.#claims.size > 0) return
@@ -129,6 +132,12 @@ export class RunningClaims {
   /** What the heartbeat says of this process's claims. */
   held(): { jobId: string; claimNo: number }[] {
     return this.all().map(({ job }) => ({ jobId: job.id, claimNo: job.claimNo }))
+  }
+
+  /** Resolves when the claim is acked or lost. */
+  end(claim: RunningClaim): Promise<void> {
+    if (this.#claims.get(claim.job.id) !== claim) return Promise.resolve()
+    return new Promise((resolve) => this.#ended.set(claim, resolve))
   }
 
   /** Resolves when no claim is left. */

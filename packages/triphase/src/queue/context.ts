@@ -3,7 +3,7 @@ import { untilDone } from '../retry.ts'
 import { type Ack, ackedClaims, finishJobs } from '../store/ack.ts'
 import { findAnswers, storeAnswer } from '../store/answer.ts'
 import { type Database, isConnectionFailure, isDataError } from '../store/database.ts'
-import { isMissingPartition, maintainPartitions } from '../store/partitions.ts'
+import { withPartition } from '../store/partitions.ts'
 import type { Transactor } from '../store/transactor.ts'
 import { type ExecutionContext, jsonText, Outcome } from '../task.ts'
 import type { Telemetry } from '../telemetry.ts'
@@ -14,7 +14,6 @@ export interface ContextParts {
   database: Database
   application: Transactor<unknown>
   telemetry: Telemetry
-  retentionMs: number
   maxAnswerBytes: number
   /** Fires when the engine closes its connections: nothing is tried again after that. */
   closing: AbortSignal
@@ -136,11 +135,7 @@ export class ExecutionContexts {
         await this.#acknowledgeIn(tx, ack)
       })
     try {
-      await once().catch(async (error: unknown) => {
-        if (!isMissingPartition(error)) throw error
-        await maintainPartitions(this.#parts.database, this.#parts.retentionMs)
-        await once()
-      })
+      await withPartition(this.#parts.database, once)
     } catch (error) {
       if (!sent || isLost(error) || !(await this.#committedAnyway(claim))) {
         claim.settled = false

@@ -1,4 +1,5 @@
 import type { Database } from './database.ts'
+import { withPartition } from './partitions.ts'
 
 // A waiting job leaves for history at once (job_pkey); a job that is executing belongs to its claim, so only a request
 // is written, which its process finds (cancel_request_pkey). Both look at the same snapshot: a job that is claimed
@@ -45,7 +46,9 @@ const TRIES = 20
 /** Cancels a waiting job, or asks the process that runs it to. `not-found`: there is no such live job. */
 export async function cancelJob(database: Database, jobId: string, error: string): Promise<CancelOutcome> {
   for (let tries = 0; tries < TRIES; tries++) {
-    const [row] = await database.query<{ outcome: CancelOutcome }>(CANCEL, [jobId, error])
+    const [row] = await withPartition(database, () =>
+      database.query<{ outcome: CancelOutcome }>(CANCEL, [jobId, error]),
+    )
     if (row && row.outcome !== 'not-found') return row.outcome
     if ((await database.query(EXISTS, [jobId])).length === 0) return 'not-found'
   }

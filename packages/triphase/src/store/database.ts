@@ -55,6 +55,7 @@ export class Database {
       types: TYPES,
     })
     this.#pool.on('error', onError)
+    hearErrors(this.#pool)
   }
 
   /** Connections open now, and how many of them are checked out. */
@@ -105,9 +106,6 @@ export class Database {
       throw connectionFailure(error)
     })
     const held = performance.now()
-    // pg emits 'error' on a client whose connection ends between two statements: unheard, it would end the process.
-    const unheard = () => {}
-    client.on('error', unheard)
     let broken = false
     try {
       return await work(client)
@@ -115,7 +113,6 @@ export class Database {
       broken = isConnectionFailure(error)
       throw error
     } finally {
-      client.off('error', unheard)
       client.release(broken)
       this.#onHeld(held - asked, performance.now() - held)
     }
@@ -160,6 +157,14 @@ const TYPES = {
 /** Puts the configured schema in place of `triphase.`. */
 export function inSchema(sql: string, schema: string): string {
   return sql.replaceAll(/\btriphase\./g, `${schema}.`)
+}
+
+/**
+ * pg emits 'error' on a client whose connection ends between two statements, or in the very moment in which it is
+ * opened: unheard, it would end the process. So each client is heard from its first moment on.
+ */
+export function hearErrors(pool: pg.Pool): void {
+  pool.on('connect', (client) => client.on('error', () => {}))
 }
 
 /** Ends a pool. Connections whose goodbye nobody answers (the network is away) do not keep the process alive. */

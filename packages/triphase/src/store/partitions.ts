@@ -1,4 +1,4 @@
-import type { Database, EngineTransaction } from './database.ts'
+import type { Database } from './database.ts'
 
 /** The tables whose rows are dropped by the day. */
 const PARTITIONED = ['job_history', 'job_attempt'] as const
@@ -29,10 +29,39 @@ export interface PartitionWork {
 }
 
 /**
+ * Makes the partitions of today and the next days where they are missing; returns how many.
+ *
+ * No ack waits for it: a new partition is a plain table that is attached, and the lock for that (SHARE UPDATE
+ * EXCLUSIVE) lets rows in.
+ */
+export async function makePartitions(database: Database, at?: Date): Promise<number> {
+  const now = at ?? (await databaseTime(database))
+  let made = 0
+  for (const table of PARTITIONED) {
+    const existing = (await listPartitions(database, table)).map(({ name }) => name)
+    made += await makeAhead(database, table, new Set(existing), now)
+  }
+  return made
+}
+
+/**
+ * Runs a statement that writes history, and once more if the day had no partition yet. It drops none: that takes its
+ * time while somebody reads them, and the writer waits.
+ */
+export async function withPartition<Value>(database: Database, write: () => Promise<Value>): Promise<Value> {
+  try {
+    return await write()
+  } catch (error) {
+    if (!isMissingPartition(error)) throw error
+    await makePartitions(database)
+    return await write()
+  }
+}
+
+/**
  * Makes the partitions of today and the next days, and drops those whose every row is older than `retentionMs`.
  *
- * Neither may ever make an ack wait. A new partition is a plain table that is attached: the lock for that (SHARE
- * UPDATE EXCLUSIVE) lets rows in. To drop one, its parent must be locked for everybody, which with a queue behind it
+ * Neither may ever make an ack wait. To drop one, its parent must be locked for everybody, which with a queue behind it
  * would stall every ack until the last reader of history leaves: so the lock is taken with NOWAIT, at once or not at
  * all, and a partition that cannot be had now is tried again later. (DETACH CONCURRENTLY would wait without a queue
  * behind it, but keeps a connection for as long as the oldest reader, and cannot be bounded behind a pooler.)
@@ -42,18 +71,23 @@ export async function maintainPartitions(
   retentionMs: number,
   at?: Date,
 ): Promise<PartitionWork> {
-  const work: PartitionWork = { made: 0, dropped: 0, postponed: 0 }
   const now = at ?? (await databaseTime(database))
+  const work: PartitionWork = { made: await makePartitions(database, now), dropped: 0, postponed: 0 }
   for (const table of PARTITIONED) {
-    const existing = await database.query<{ name: string; attached: boolean }>(LIST, [database.schema, table])
-    work.made += await makeAhead(database, table, new Set(existing.map(({ name }) => name)), now)
-    for (const { name, attached } of existing) {
+    for (const { name, attached } of await listPartitions(database, table)) {
       if (endOf(name) > now.getTime() - retentionMs) continue
       if (await dropPartition(database, table, name, attached)) work.dropped++
       else work.postponed++
     }
   }
   return work
+}
+
+function listPartitions(
+  database: Database,
+  table: Partitioned,
+): Promise<{ name: string; attached: boolean }[]> {
+  return database.query(LIST, [database.schema, table])
 }
 
 async function databaseTime(database: Database): Promise<Date> {
@@ -105,7 +139,7 @@ async function dropPartition(
 ): Promise<boolean> {
   for (let tries = 0; tries < DROP_TRIES; tries++) {
     try {
-      await database.transaction((transaction) => dropNow(transaction, table, name, attached))
+      await dropNow(database, table, name, attached)
       return true
     } catch (error) {
       if (codeOf(error) === '42P01') return true
@@ -116,19 +150,23 @@ async function dropPartition(
   return false
 }
 
+/**
+ * In one message, which the server carries out as one transaction: if the network or this process stopped between two
+ * statements, the locks would be held until somebody noticed, and every ack would wait.
+ */
 async function dropNow(
-  { query }: EngineTransaction,
+  database: Database,
   table: Partitioned,
   name: string,
   attached: boolean,
 ): Promise<void> {
-  if (attached) await query(`LOCK TABLE ONLY triphase.${table} IN ACCESS EXCLUSIVE MODE NOWAIT`)
-  await query(`LOCK TABLE triphase.${name} IN ACCESS EXCLUSIVE MODE NOWAIT`)
-  await query(`DROP TABLE triphase.${name}`)
+  const lockParent = `LOCK TABLE ONLY triphase.${table} IN ACCESS EXCLUSIVE MODE NOWAIT;`
+  const drop = `LOCK TABLE triphase.${name} IN ACCESS EXCLUSIVE MODE NOWAIT; DROP TABLE triphase.${name}`
+  await database.query(attached ? `${lockParent} ${drop}` : drop)
 }
 
 /** Whether a row could not be written because its day has no partition yet. */
-export function isMissingPartition(error: unknown): boolean {
+function isMissingPartition(error: unknown): boolean {
   return codeOf(error) === '23514' && /no partition of relation/.test((error as Error).message)
 }
 

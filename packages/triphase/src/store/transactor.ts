@@ -1,4 +1,5 @@
 import pg from 'pg'
+import { hearErrors } from './database.ts'
 
 /**
  * How the engine runs transactions of the application: with the application's own pool and query library, so that a
@@ -24,9 +25,10 @@ export interface Transactor<Tx> {
  * Transactions on a `pg` pool.
  *
  * @example
- * createEngine({ application: pgTransactor(new pg.Pool({ connectionString })) })
+ * createEngine({ url, transactor: pgTransactor(new pg.Pool({ connectionString })) })
  */
 export function pgTransactor(pool: pg.Pool): Transactor<pg.PoolClient> {
+  hearErrors(pool)
   return {
     transaction: (work) => inTransaction(pool, work),
     execute: (tx, text, values) => tx.query(text, values as unknown[]),
@@ -39,7 +41,7 @@ async function inTransaction<Value>(
   work: (tx: pg.PoolClient) => Promise<Value>,
 ): Promise<Value> {
   const client = await pool.connect()
-  // pg emits 'error' on a client whose connection ends between two statements: unheard, it would end the process.
+  // For the clients that were open before `hearErrors`.
   const unheard = () => {}
   client.on('error', unheard)
   let broken = false

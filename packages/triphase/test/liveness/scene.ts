@@ -11,6 +11,7 @@ export type PgEngine = Engine<pg.PoolClient>
 export type StartedProcess = EngineProcess & { processId: string }
 
 const ALARMS = ['jobs:rescued', 'process:lost', 'job:lost', 'job:retried'] as const
+type Alarm = (typeof ALARMS)[number]
 
 /** One test's schema, proxies, engines and processes. Tests that run at the same time share none of them. */
 export class Scene {
@@ -75,10 +76,10 @@ export class Scene {
   }
 
   /** Keeps, from now on, everything that must not happen to the living. */
-  alarmsOf(engines: readonly PgEngine[]): string[] {
+  alarmsOf(engines: readonly PgEngine[], names: readonly Alarm[] = ALARMS): string[] {
     const heard: string[] = []
     for (const engine of engines) {
-      for (const name of ALARMS)
+      for (const name of names)
         engine.telemetry.on(name, (event: TelemetryEvents[typeof name]) => {
           heard.push(`${name} ${JSON.stringify(event)}`)
         })
@@ -87,8 +88,9 @@ export class Scene {
   }
 }
 
-export async function sceneOf(context: TestContext): Promise<Scene> {
-  const schema = await takeSchema(testUrl())
+/** @param pool schemas for tests that change the tables themselves are a pool of their own. */
+export async function sceneOf(context: TestContext, pool?: string): Promise<Scene> {
+  const schema = await takeSchema(testUrl(), pool)
   context.onTestFinished(() => schema.release())
   return new Scene(schema, context)
 }

@@ -1,13 +1,7 @@
 // An engine in a process of its own, to be killed, stopped and told the wrong time. It prints each of its events as a
 // line, `NAME {…}`, and `ready {…}` once it works.
-import {
-  type CreateEngineOptions,
-  createEngine,
-  defineStagedTask,
-  defineTask,
-  type Engine,
-  unchecked,
-} from '../../src/index.ts'
+import type pg from 'pg'
+import { createEngine, defineStagedTask, defineTask, type Engine, unchecked } from '../../src/index.ts'
 import { run } from '../../src/runner.ts'
 import type { WorkerSettings } from './worker-processes.ts'
 
@@ -80,17 +74,10 @@ const paid = defineStagedTask({
   commit: async ({ answer }) => ({ answer, committedBy: process.pid }),
 })
 
-function engineOf({ url, schema, options }: WorkerSettings): Engine<never> {
+function engineOf({ url, schema, options }: WorkerSettings): Engine<pg.PoolClient> {
   const tasks = [hold, nap, poison, paid]
-  const engine = createEngine({
-    url,
-    schema,
-    engine: { size: 3 },
-    application: { size: 2 },
-    abortGrace: '500ms',
-    tasks,
-    ...options,
-  } as CreateEngineOptions<never>)
+  const pools = { engine: { size: 3 }, application: { size: 2 } }
+  const engine = createEngine({ url, schema, ...pools, abortGrace: '500ms', tasks, ...options })
   engine.telemetry.onAny((name, event) => {
     if (name !== 'pool:held') print(name, event)
   })

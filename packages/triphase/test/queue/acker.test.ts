@@ -32,7 +32,7 @@ async function withAcker(work: (through: Through) => Promise<void>): Promise<voi
     statementTimeoutMs: 5_000,
   })
   const telemetry = new Telemetry()
-  const acker = new Acker(database, telemetry, 7 * 86_400_000)
+  const acker = new Acker(database, telemetry)
   try {
     await work({ acker, telemetry, proxy })
   } finally {
@@ -104,31 +104,37 @@ describe('the fence', () => {
 })
 
 describe('a reply that is lost', () => {
-  test.each(OUTCOMES)('leaves an ack that was written: it is not written twice: %s', async (_w, state, details, sql) => {
-    await withAcker(async ({ acker, telemetry, proxy }) => {
-      const { database } = bench.schema
-      const job = await insertClaimed(database)
-      const lost = proxy.onStatement(sql, 'cut-after')
-      const failed = telemetry.next('statement:failed')
-      const outcome = acker.add(ackOf(job, state, details))
-      await lost.hit
-      const written = await rowsOf(database, job.id)
-      expect(written).toMatchObject([{ state }])
-      expect(await failed).toMatchObject({ statement: expect.stringMatching(/^ack/) })
-      expect(await outcome).toBe('acked')
-      expect(await rowsOf(database, job.id)).toEqual(written)
-    })
-  })
+  test.each(OUTCOMES)(
+    'leaves an ack that was written: it is not written twice: %s',
+    async (_w, state, details, sql) => {
+      await withAcker(async ({ acker, telemetry, proxy }) => {
+        const { database } = bench.schema
+        const job = await insertClaimed(database)
+        const lost = proxy.onStatement(sql, 'cut-after')
+        const failed = telemetry.next('statement:failed')
+        const outcome = acker.add(ackOf(job, state, details))
+        await lost.hit
+        const written = await rowsOf(database, job.id)
+        expect(written).toMatchObject([{ state }])
+        expect(await failed).toMatchObject({ statement: expect.stringMatching(/^ack/) })
+        expect(await outcome).toBe('acked')
+        expect(await rowsOf(database, job.id)).toEqual(written)
+      })
+    },
+  )
 
-  test.each(OUTCOMES)('and an ack that was not: it is written then: %s', async (_what, state, details, sql) => {
-    await withAcker(async ({ acker, proxy }) => {
-      const job = await insertClaimed(bench.schema.database)
-      const lost = proxy.onStatement(sql, 'cut-before')
-      expect(await acker.add(ackOf(job, state, details))).toBe('acked')
-      expect(lost.hits).toBe(1)
-      expect(await rowsOf(bench.schema.database, job.id)).toMatchObject([{ state }])
-    })
-  })
+  test.each(OUTCOMES)(
+    'and an ack that was not: it is written then: %s',
+    async (_what, state, details, sql) => {
+      await withAcker(async ({ acker, proxy }) => {
+        const job = await insertClaimed(bench.schema.database)
+        const lost = proxy.onStatement(sql, 'cut-before')
+        expect(await acker.add(ackOf(job, state, details))).toBe('acked')
+        expect(lost.hits).toBe(1)
+        expect(await rowsOf(bench.schema.database, job.id)).toMatchObject([{ state }])
+      })
+    },
+  )
 })
 
 describe('batches', () => {
@@ -221,9 +227,14 @@ describe('while the database is away', () => {
       const { database } = bench.schema
       const jobs = await claimMany(30)
       proxy.refuse(true)
-      const failed = telemetry.next('statement:failed', ({ statement }) => statement === 'ack (no connection)')
+      const failed = telemetry.next(
+        'statement:failed',
+        ({ statement }) => statement === 'ack (no connection)',
+      )
       const acks = jobs.map((job, n) =>
-        acker.add(ackOf(job, n % 3 ? 'completed' : 'retryable', { result: n % 3 ? `${n}` : null, delayMs: 1e6 })),
+        acker.add(
+          ackOf(job, n % 3 ? 'completed' : 'retryable', { result: n % 3 ? `${n}` : null, delayMs: 1e6 }),
+        ),
       )
       expect((await failed).retryInMs).toBeGreaterThan(0)
       expect(acker.pending).toBe(30)

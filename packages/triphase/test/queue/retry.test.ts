@@ -49,7 +49,8 @@ describe('a finished job that is wanted again', () => {
     expect(await engine.retry(id)).toBe(true)
     await gates[1]!.reached
     const { database } = bench.schema
-    const beats = async () => Number((await database.query<{ beat: string }>('SELECT beat FROM triphase.process'))[0]!.beat)
+    const beats = async () =>
+      Number((await database.query<{ beat: string }>('SELECT beat FROM triphase.process'))[0]!.beat)
     const before = await beats()
     await expect.poll(beats).toBeGreaterThan(before + 2)
     gates[1]!.open()

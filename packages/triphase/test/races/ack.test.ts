@@ -161,7 +161,9 @@ describe('a heartbeat and a rescue', () => {
     await sessions.waits(b, a)
     await a.commit()
     expect(await rescued).toBeNull()
-    expect(await rowsOf(database, job.id)).toMatchObject([{ state: 'executing', processId: process, claimNo: 1 }])
+    expect(await rowsOf(database, job.id)).toMatchObject([
+      { state: 'executing', processId: process, claimNo: 1 },
+    ])
   })
 
   test('the rescue is first: the beat waits, and learns that its process is dead', async () => {

@@ -32,7 +32,9 @@ describe('two claims of a job store an answer', () => {
     const a = await sessions.open()
     await a.begin()
     await storeAnswer(a.database, { jobId, claimNo: 1, step: 'one', json: '1' })
-    expect(await storeAnswer(database, { jobId, claimNo: 1, step: 'two', json: '2' })).toMatchObject({ first: true })
+    expect(await storeAnswer(database, { jobId, claimNo: 1, step: 'two', json: '2' })).toMatchObject({
+      first: true,
+    })
     await a.commit()
     expect((await findAnswers(database, jobId)).size).toBe(2)
   })

@@ -41,12 +41,14 @@ test('of several processes that start on an empty database each migration is app
 test('while one migrates the others try again, and no statement of theirs waits', async () => {
   const holder = await sessions.open()
   await holder.begin()
-  await holder.database.query(`SELECT pg_advisory_xact_lock(hashtext('triphase.migration'), hashtext($1))`, [schema])
+  const lock = 'SELECT pg_advisory_xact_lock(hashtext($1), hashtext($2))'
+  await holder.database.query(lock, [`${schema}.migration`, schema])
   const database = newProcess()
   const migrated = migrate(database, RETENTION_MS)
   const { database: observer } = bench.schema
-  const tries = `SELECT FROM pg_stat_activity WHERE application_name = $1 AND xact_start IS NULL AND query = 'COMMIT'`
-  await eventually(async () => (await observer.query(tries, [`migrates ${schema}`])).length === 1)
+  const tried = `SELECT FROM pg_stat_activity WHERE application_name = $1 AND state = 'idle' AND query = 'COMMIT'`
+  await eventually(async () => (await observer.query(tried, [`migrates ${schema}`])).length === 1)
+  expect(await observer.query('SELECT FROM pg_namespace WHERE nspname = $1', [schema])).toEqual([])
   const waiting = `SELECT FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock'`
   expect(await observer.query(waiting, [`migrates ${schema}`])).toEqual([])
   await holder.commit()

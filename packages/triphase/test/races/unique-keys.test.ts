@@ -22,16 +22,19 @@ async function pair() {
 
 describe('two enqueues of one key', () => {
   // With 1 ms the key's own period is over by the time that the second one gets to it.
-  test.each([[null], [1], [3_600_000]])('with uniqueFor %s: the second waits, and finds the first', async (forMs) => {
-    const [a, b] = await pair()
-    await a.begin()
-    const [first] = await insertUniqueJobs(a.run, [keyed('k', forMs)])
-    const second = insertUniqueJobs(b.run, [keyed('k', forMs)])
-    await sessions.waits(b, a)
-    await a.commit()
-    expect(await second).toEqual([{ id: first!.id, created: false }])
-    expect(await liveJobs()).toHaveLength(1)
-  })
+  test.each([[null], [1], [3_600_000]])(
+    'with uniqueFor %s: the second waits, and finds the first',
+    async (forMs) => {
+      const [a, b] = await pair()
+      await a.begin()
+      const [first] = await insertUniqueJobs(a.run, [keyed('k', forMs)])
+      const second = insertUniqueJobs(b.run, [keyed('k', forMs)])
+      await sessions.waits(b, a)
+      await a.commit()
+      expect(await second).toEqual([{ id: first!.id, created: false }])
+      expect(await liveJobs()).toHaveLength(1)
+    },
+  )
 
   test('the first rolls back: the second is written', async () => {
     const [a, b] = await pair()
@@ -68,7 +71,9 @@ describe('two enqueues of one key', () => {
   test('many at the same moment: one is written', async () => {
     const open = await Promise.all(Array.from({ length: 6 }, () => sessions.open()))
     for (let round = 0; round < 30; round++) {
-      const inserted = await Promise.all(open.map(({ run }) => insertUniqueJobs(run, [keyed(`round ${round}`)])))
+      const inserted = await Promise.all(
+        open.map(({ run }) => insertUniqueJobs(run, [keyed(`round ${round}`)])),
+      )
       expect(inserted.flat().filter(({ created }) => created)).toHaveLength(1)
       expect(new Set(inserted.flat().map(({ id }) => id)).size).toBe(1)
     }
@@ -190,6 +195,8 @@ describe('a discarded job that is brought back', () => {
     await sessions.waits(b, a)
     await a.commit()
     await second
-    expect(await rowsOf(bench.schema.database, id)).toMatchObject([{ place: 'job', state: 'available', claimNo: 1 }])
+    expect(await rowsOf(bench.schema.database, id)).toMatchObject([
+      { place: 'job', state: 'available', claimNo: 1 },
+    ])
   })
 })

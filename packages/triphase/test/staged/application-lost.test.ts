@@ -75,7 +75,7 @@ stage.row('app-commit-unsent', () => lostAt('commit', 'cut-before', { skip: 1 })
 
 stage.row('app-commit-unanswered', async () => {
   const id = await lostAt('commit', 'cut-after', { skip: 1 })
-  expect(stage.events('a', 'job:completed')).toMatchObject([{ jobId: id, claimNo: 1 }])
+  expect(await stage.seen('a', 'job:completed')).toMatchObject({ jobId: id, claimNo: 1 })
   return id
 })
 
@@ -94,7 +94,7 @@ stage.row('app-commit-late', async () => {
   for (const stream of streams) stream.destroy()
   await eventually(async () => (await waitingForLocks()).length === 1)
   commit.release()
-  await stage.ended(id)
+  expect(await stage.seen('a', 'job:completed')).toMatchObject({ jobId: id, claimNo: 1 })
   await pool.end()
   return id
 })

@@ -29,7 +29,7 @@ stage.row('cancel-waiting', async () => {
 
 stage.row('cancel-in-prepare', async () => {
   const { reached, phase } = untilCancelled()
-  await stage.engine('a', { prepare: phase })
+  await stage.engine('a', { prepare: phase, call: deafCall(stage.api.url) })
   const id = await stage.enqueue()
   await reached
   expect(await stage.client.cancel(id)).toBe('requested')

@@ -1,5 +1,6 @@
 import { expect } from 'vitest'
 import type { FaultHandle } from '../support/fault-proxy.ts'
+import { deafCall } from './note-task.ts'
 import { pause } from './pause.ts'
 import { useStage } from './stage.ts'
 
@@ -15,6 +16,7 @@ function silence(engine: string): FaultHandle {
 
 async function takenOver(id: string): Promise<void> {
   expect(await stage.seen('b', 'jobs:rescued')).toMatchObject({ again: [id] })
+  await stage.seen('b', 'job:started')
 }
 
 function letGo(beats: FaultHandle): void {
@@ -31,7 +33,7 @@ async function noticed(beats: FaultHandle): Promise<void> {
 
 stage.row('lost-in-prepare', async () => {
   const prepare = pause()
-  await stage.engine('a', { prepare: () => prepare.here() }, ONE_SLOT)
+  await stage.engine('a', { prepare: () => prepare.here(), call: deafCall(stage.api.url) }, ONE_SLOT)
   const id = await stage.enqueue()
   await prepare.reached
   const beats = silence('a')

@@ -69,7 +69,9 @@ stage.row('engine-away-at-store', async () => {
 
 stage.row('engine-away-at-store-past-timeout', async () => {
   const store = stage.at('a', 'store answer', 'hold-before')
-  await stage.engine('a', { timeout: '300ms' }, { abortGrace: '50ms' })
+  const timedOut: boolean[] = []
+  const commit = async ({ signal }: { signal: AbortSignal }) => timedOut.push(signal.aborted)
+  await stage.engine('a', { timeout: '300ms', commit }, { abortGrace: '50ms' })
   const id = await stage.enqueue()
   await store.hit
   stage.proxy.refuse(true)
@@ -77,6 +79,8 @@ stage.row('engine-away-at-store-past-timeout', async () => {
   // Pauses of at least 50, 100, 200 and 400 ms lie between them.
   await eventually(() => expect(failedStores().length).toBeGreaterThanOrEqual(4))
   stage.proxy.refuse(false)
+  await stage.ended(id)
+  expect(timedOut).toEqual([false])
   return id
 })
 

@@ -27,6 +27,7 @@ stage.row('timeout-in-prepare-ignored', async () => {
     prepare: async ({ job, signal }) => {
       if (job.attempt === 1) await fired(signal)
     },
+    call: deafCall(stage.api.url),
   })
   const id = await stage.enqueue()
   await stage.ended(id)
@@ -39,7 +40,7 @@ stage.row('timeout-in-prepare-leaked', async () => {
   const prepare = async ({ job }: { job: { attempt: number } }) => {
     if (job.attempt === 1) await first.here()
   }
-  await stage.engine('a', { timeout, prepare }, { abortGrace: '50ms' })
+  await stage.engine('a', { timeout, prepare, call: deafCall(stage.api.url) }, { abortGrace: '50ms' })
   const id = await stage.enqueue()
   await stage.seen('a', 'job:leaked')
   first.go()
@@ -105,6 +106,14 @@ stage.row('timeout-in-call-leaked-called-again', async () => {
 })
 
 stage.row('timeout-in-commit', async () => {
-  await stage.engine('a', { timeout, commit: () => delay(600) })
-  return stage.enqueue()
+  const timedOut: boolean[] = []
+  const commit = async ({ signal }: { signal: AbortSignal }) => {
+    await delay(600)
+    timedOut.push(signal.aborted)
+  }
+  await stage.engine('a', { timeout, commit }, { abortGrace: '50ms' })
+  const id = await stage.enqueue()
+  await stage.ended(id)
+  expect(timedOut).toEqual([false])
+  return id
 })

@@ -4,10 +4,25 @@ import { storeAnswer } from '../../src/store/answer.ts'
 import { onEnginePool } from '../../src/store/insert.ts'
 import { findJob, jobAttempts } from '../../src/store/inspect.ts'
 import { useEngines } from '../support/engines.ts'
-import { ackOf, claim, insertClaimed, insertJob, insertMany, insertProcess, rowsOf } from '../support/store-jobs.ts'
+import {
+  ackOf,
+  claim,
+  insertClaimed,
+  insertJob,
+  insertMany,
+  insertProcess,
+  rowsOf,
+} from '../support/store-jobs.ts'
 
 const bench = useEngines()
-const ATTEMPT = { outcome: 'completed', checkouts: 3, waitMs: 1.5, holdMs: 20, longestHoldMs: 12, phases: '{"call":9}' } as const
+const ATTEMPT = {
+  outcome: 'completed',
+  checkouts: 3,
+  waitMs: 1.5,
+  holdMs: 20,
+  longestHoldMs: 12,
+  phases: '{"call":9}',
+} as const
 
 const run = (text: string, values: readonly unknown[]) => onEnginePool(bench.schema.database)(text, values)
 const steps = async (jobId: string) =>
@@ -24,7 +39,9 @@ test('a finished job is in history with everything that the row had, and only th
   expect(await finishJobs(run, [ackOf(job, 'completed', { result: '{"m":2}', attempt: ATTEMPT })])).toEqual(
     new Set([job.id]),
   )
-  expect(await rowsOf(database, job.id)).toMatchObject([{ place: 'history', state: 'completed', claimNo: 1, attempt: 1 }])
+  expect(await rowsOf(database, job.id)).toMatchObject([
+    { place: 'history', state: 'completed', claimNo: 1, attempt: 1 },
+  ])
   expect(await findJob(database, job.id)).toMatchObject({
     input: { n: 1 },
     result: { m: 2 },
@@ -35,7 +52,16 @@ test('a finished job is in history with everything that the row had, and only th
     finishedAt: expect.any(Date),
   })
   expect(await jobAttempts(database, job.id)).toMatchObject([
-    { claimNo: 1, attempt: 1, outcome: 'completed', checkouts: 3, waitMs: 1.5, holdMs: 20, longestHoldMs: 12, phases: { call: 9 } },
+    {
+      claimNo: 1,
+      attempt: 1,
+      outcome: 'completed',
+      checkouts: 3,
+      waitMs: 1.5,
+      holdMs: 20,
+      longestHoldMs: 12,
+      phases: { call: 9 },
+    },
   ])
 })
 
@@ -56,7 +82,9 @@ describe('back to waiting', () => {
     const { database } = bench.schema
     const job = await insertClaimed(database)
     await rescheduleJobs(run, [ackOf(job, 'scheduled', { delayMs: 1e6, countsAsAttempt: false })])
-    expect(await rowsOf(database, job.id)).toMatchObject([{ state: 'scheduled', attempt: 0, claimNo: 1, processId: null }])
+    expect(await rowsOf(database, job.id)).toMatchObject([
+      { state: 'scheduled', attempt: 0, claimNo: 1, processId: null },
+    ])
   })
 
   test('each has its own delay, state and attempt', async () => {
@@ -65,7 +93,11 @@ describe('back to waiting', () => {
     const [a, b, c] = await claim(database, await insertProcess(database), 3)
     const acks = [
       ackOf(c!, 'available', { countsAsAttempt: false }),
-      ackOf(a!, 'retryable', { delayMs: 60_000, attempt: { ...ATTEMPT, outcome: 'retried' }, error: '{"name":"E"}' }),
+      ackOf(a!, 'retryable', {
+        delayMs: 60_000,
+        attempt: { ...ATTEMPT, outcome: 'retried' },
+        error: '{"name":"E"}',
+      }),
       ackOf(b!, 'scheduled', { delayMs: 3_600_000, countsAsAttempt: false }),
     ]
     expect((await rescheduleJobs(run, acks)).size).toBe(3)

@@ -67,7 +67,12 @@ describe('order', () => {
 
 test('takes what the claim needs to know, and marks the row', async () => {
   const { database } = bench.schema
-  const id = await insertJob(database, { input: '{"a":"\\u0000"}', tags: ['x', 'y'], timeoutMs: 7, maxAttempts: 4 })
+  const id = await insertJob(database, {
+    input: '{"a":"\\u0000"}',
+    tags: ['x', 'y'],
+    timeoutMs: 7,
+    maxAttempts: 4,
+  })
   const process = await insertProcess(database)
   const [job] = await claim(database, process)
   expect(job).toMatchObject({
@@ -158,9 +163,16 @@ describe('suspects (jobs that were running in two crashes)', () => {
       const process = await insertProcess(database)
       await claim(database, process)
       await rescueProcess(database, { id: process, beat: '0' } as never, '{}')
-      expect(await rowsOf(database, id)).toMatchObject([{ state: 'available', crashCount: crashes, attempt: 0 }])
+      expect(await rowsOf(database, id)).toMatchObject([
+        { state: 'available', crashCount: crashes, attempt: 0 },
+      ])
     }
-    const options = { queue: 'queue', processId: await insertProcess(database), limit: 5, marks: FROM_THE_START }
+    const options = {
+      queue: 'queue',
+      processId: await insertProcess(database),
+      limit: 5,
+      marks: FROM_THE_START,
+    }
     expect((await claimJobs(database, { ...options, suspects: 0 })).jobs).toEqual([])
     expect(ids((await claimJobs(database, { ...options, suspects: 1 })).jobs)).toEqual([id])
   })

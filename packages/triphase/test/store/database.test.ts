@@ -14,7 +14,13 @@ async function withDatabase(
   work: (database: Database) => Promise<void>,
 ): Promise<void> {
   const { url, schema } = bench.schema
-  const defaults = { url, size: 1, applicationName: 'test', acquireTimeoutMs: 5_000, statementTimeoutMs: 5_000 }
+  const defaults = {
+    url,
+    size: 1,
+    applicationName: 'test',
+    acquireTimeoutMs: 5_000,
+    statementTimeoutMs: 5_000,
+  }
   const database = new Database(schema, { ...defaults, ...options })
   try {
     await work(database)
@@ -110,7 +116,9 @@ describe('a connection that is gone', () => {
     const proxy = await startFaultProxy(serverAddress(url))
     await withDatabase({ url: proxy.url(url) }, async (database) => {
       proxy.onStatement(/cut me/, 'cut-before')
-      await expect(database.query('SELECT 1 AS "cut me"')).rejects.toMatchObject({ code: 'CONNECTION_FAILED' })
+      await expect(database.query('SELECT 1 AS "cut me"')).rejects.toMatchObject({
+        code: 'CONNECTION_FAILED',
+      })
       expect(await database.query('SELECT 1 AS one')).toEqual([{ one: 1 }])
       proxy.cutAll()
       await eventually(() => database.connections.open === 0)
@@ -122,7 +130,10 @@ describe('a connection that is gone', () => {
   test('a server that is not there is one too', async () => {
     await withDatabase({ url: 'postgres://user@127.0.0.1:1/nothing' }, async (database) => {
       const error = await database.query('SELECT 1').catch((thrown: unknown) => thrown)
-      expect(error).toMatchObject({ code: 'CONNECTION_FAILED', message: expect.stringMatching(/cannot be reached.*Check/) })
+      expect(error).toMatchObject({
+        code: 'CONNECTION_FAILED',
+        message: expect.stringMatching(/cannot be reached.*Check/),
+      })
     })
   })
 })
@@ -140,7 +151,13 @@ test('no connection in time is a CONNECTION_FAILED', async () => {
 test('holds and waits are reported', async () => {
   const { url, schema } = bench.schema
   const held: [number, number][] = []
-  const options = { url, size: 1, applicationName: 'test', acquireTimeoutMs: 5_000, statementTimeoutMs: 5_000 }
+  const options = {
+    url,
+    size: 1,
+    applicationName: 'test',
+    acquireTimeoutMs: 5_000,
+    statementTimeoutMs: 5_000,
+  }
   const database = new Database(schema, options, undefined, (waitMs, holdMs) => held.push([waitMs, holdMs]))
   const slow = database.query('SELECT pg_sleep(0.08)')
   const waiting = database.query('SELECT 1')

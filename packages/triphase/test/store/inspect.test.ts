@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { RetryAfter, defineTask, unchecked } from '../../src/index.ts'
+import { defineTask, RetryAfter, unchecked } from '../../src/index.ts'
 import { useEngines } from '../support/engines.ts'
 import { jobIn } from '../support/jobs.ts'
 

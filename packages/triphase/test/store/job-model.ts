@@ -70,7 +70,9 @@ export class JobModel {
   }
 
   rescue(processId: string): void {
-    for (const job of this.jobs.filter((held) => held.state === 'executing' && held.processId === processId)) {
+    for (const job of this.jobs.filter(
+      (held) => held.state === 'executing' && held.processId === processId,
+    )) {
       job.claimNo++
       job.crashCount++
       if (job.crashCount >= job.maxCrashes) this.finish(job, 'discarded')
@@ -80,7 +82,9 @@ export class JobModel {
   }
 
   deregister(processId: string): void {
-    for (const job of this.jobs.filter((held) => held.state === 'executing' && held.processId === processId)) {
+    for (const job of this.jobs.filter(
+      (held) => held.state === 'executing' && held.processId === processId,
+    )) {
       job.claimNo++
       this.waitAgain(job, 'available', false)
     }
@@ -119,16 +123,16 @@ FROM triphase.job_history ORDER BY id`
 export async function seenJobs(database: Database): Promise<SeenJob[]> {
   const rows = await database.query<Record<string, never>>(ALL)
   return rows.map((row) => ({
-    place: row['place']!,
-    id: row['id']!,
-    state: row['state']!,
-    claimNo: row['claim_no']!,
-    attempt: row['attempt']!,
-    crashCount: row['crash_count']!,
-    maxCrashes: row['max_crashes']!,
-    priority: row['priority']!,
-    processId: row['process_id'] ?? null,
-    key: row['unique_key'] ?? null,
-    position: Number(row['position']),
+    place: row.place!,
+    id: row.id!,
+    state: row.state!,
+    claimNo: row.claim_no!,
+    attempt: row.attempt!,
+    crashCount: row.crash_count!,
+    maxCrashes: row.max_crashes!,
+    priority: row.priority!,
+    processId: row.process_id ?? null,
+    key: row.unique_key ?? null,
+    position: Number(row.position),
   }))
 }

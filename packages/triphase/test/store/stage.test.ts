@@ -11,7 +11,9 @@ test('makes due jobs available, in the order in which they were due, and leaves 
   const sooner = await insertJob(database, { delayMs: 60_000 })
   const much = await insertJob(database, { delayMs: 3_600_000 })
   expect(await stageDueJobs(database, 10)).toEqual([])
-  expect(await stageDueJobs(database, 1, new Date(Date.now() + 600_000))).toEqual([{ queue: 'queue', count: 1 }])
+  expect(await stageDueJobs(database, 1, new Date(Date.now() + 600_000))).toEqual([
+    { queue: 'queue', count: 1 },
+  ])
   expect(await rowsOf(database, sooner)).toMatchObject([{ state: 'available' }])
   expect(await rowsOf(database, later)).toMatchObject([{ state: 'scheduled' }])
   await stageDueJobs(database, 10, new Date(Date.now() + 600_000))

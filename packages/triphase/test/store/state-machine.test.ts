@@ -41,14 +41,20 @@ async function compare(model: JobModel, database: Database): Promise<void> {
   for (const { place, state } of seen) {
     expect(place).toBe(isFinal({ state } as ModelJob) ? 'history' : 'job')
   }
-  const keys = await database.query<{ key: string; job_id: string }>('SELECT key, job_id FROM triphase.job_unique')
+  const keys = await database.query<{ key: string; job_id: string }>(
+    'SELECT key, job_id FROM triphase.job_unique',
+  )
   expect(new Map(keys.map(({ key, job_id }) => [key, job_id]))).toEqual(model.keys)
   const requests = await database.query<{ id: string }>('SELECT job_id AS id FROM triphase.cancel_request')
   expect(new Set(requests.map(({ id }) => id))).toEqual(model.requests)
 }
 
 /** A command about one job, if there is any. */
-function about(name: string, index: number, run: (job: ModelJob, model: JobModel, database: Database) => Promise<void>) {
+function about(
+  name: string,
+  index: number,
+  run: (job: ModelJob, model: JobModel, database: Database) => Promise<void>,
+) {
   return command(`${name}(${index})`, async (model, database) => {
     const job = model.pick(index)
     if (job) await run(job, model, database)
@@ -56,7 +62,11 @@ function about(name: string, index: number, run: (job: ModelJob, model: JobModel
 }
 
 /** A command about one job that is executing, if there is any. */
-function ofClaim(name: string, index: number, run: (job: ModelJob, model: JobModel, database: Database) => Promise<void>) {
+function ofClaim(
+  name: string,
+  index: number,
+  run: (job: ModelJob, model: JobModel, database: Database) => Promise<void>,
+) {
   return command(`${name}(${index})`, async (model, database) => {
     const executing = model.jobs.filter(({ state }) => state === 'executing')
     const job = executing[index % Math.max(1, executing.length)] ?? model.pick(index)
@@ -79,7 +89,8 @@ const enqueue = (choice: NewJobChoice) =>
     const [inserted] = await insert(onEnginePool(database), [job])
     const holder = key === null ? undefined : model.keys.get(key)
     expect(inserted!.created).toBe(holder === undefined)
-    if (holder === undefined) model.insert({ ...details, key, id: inserted!.id, state: later ? 'scheduled' : 'available' })
+    if (holder === undefined)
+      model.insert({ ...details, key, id: inserted!.id, state: later ? 'scheduled' : 'available' })
     else expect(inserted!.id).toBe(holder)
   })
 
@@ -114,7 +125,12 @@ const finish = (index: number, state: 'completed' | 'cancelled' | 'discarded', b
     if (holds) model.finish(job, state)
   })
 
-const waitAgain = (index: number, state: 'retryable' | 'scheduled' | 'available', counts: boolean, behind: number) =>
+const waitAgain = (
+  index: number,
+  state: 'retryable' | 'scheduled' | 'available',
+  counts: boolean,
+  behind: number,
+) =>
   ofClaim(`${state} ${counts} -${behind}`, index, async (job, model, database) => {
     const details = { delayMs: state === 'available' ? 0 : 3_600_000, countsAsAttempt: counts }
     const ack = ackOf({ id: job.id, claimNo: job.claimNo - behind }, state, details)
@@ -140,7 +156,8 @@ const settle = command('settle', async (model, database) => {
 
 const stage = command('stage', async (model, database) => {
   await stageDueJobs(database, 1_000, FAR)
-  for (const job of model.jobs) if (job.state === 'scheduled' || job.state === 'retryable') job.state = 'available'
+  for (const job of model.jobs)
+    if (job.state === 'scheduled' || job.state === 'retryable') job.state = 'available'
 })
 
 const orphans = command('orphans', async (_model, database) => {

@@ -93,11 +93,11 @@ SELECT 'history', state, claim_no, attempt, crash_count, process_id FROM triphas
 export async function rowsOf(database: Database, id: string): Promise<JobRow[]> {
   const rows = await database.query<Record<string, never>>(ROWS, [id])
   return rows.map((row) => ({
-    place: row['place']!,
-    state: row['state']!,
-    claimNo: row['claim_no']!,
-    attempt: row['attempt']!,
-    crashCount: row['crash_count']!,
-    processId: row['process_id'] ?? null,
+    place: row.place!,
+    state: row.state!,
+    claimNo: row.claim_no!,
+    attempt: row.attempt!,
+    crashCount: row.crash_count!,
+    processId: row.process_id ?? null,
   }))
 }

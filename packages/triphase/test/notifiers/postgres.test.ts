@@ -1,0 +1,107 @@
+import { expect, test } from 'vitest'
+import { type Hint, postgresNotifier } from '../../src/index.ts'
+import { useEngines } from '../support/engines.ts'
+import { serverAddress, startFaultProxy } from '../support/fault-proxy.ts'
+import { eventually } from '../support/processes.ts'
+import { notifierContract, useListeners } from './contract.ts'
+
+const bench = useEngines()
+const listener = useListeners(postgresNotifier)
+
+notifierContract(bench, postgresNotifier)
+
+function listening(applicationName: string): Promise<unknown[]> {
+  return bench.schema.database.query(
+    `SELECT query FROM pg_stat_activity WHERE application_name = $1 AND query LIKE 'LISTEN%'`,
+    [applicationName],
+  )
+}
+
+test('hints of all kinds arrive as they were sent, in order', async () => {
+  const [a, b] = [listener(bench.schema), listener(bench.schema)]
+  await b.start()
+  const hints: Hint[] = [
+    { kind: 'cancel', jobId: '7' },
+    { kind: 'scheduled', inMs: 5.5 },
+    { kind: 'queue-changed', queue: 'queue' },
+    { kind: 'available', queue: 'a/b.c:d-e' },
+    { kind: 'resync' },
+  ]
+  await a.notifier.publish(bench.schema.database, hints)
+  await eventually(() => expect(b.hints).toEqual(hints))
+})
+
+test('listens on one connection of its own, which it closes at the end', async () => {
+  const applicationName = `own-${bench.schema.schema}`
+  const { start, notifier, telemetry } = listener(bench.schema, { applicationName })
+  const connected = telemetry.next('notifier:changed')
+  await start()
+  expect(await connected).toEqual({ notifier: 'postgres', connected: true, error: null })
+  expect(await listening(`${applicationName}-listen`)).toHaveLength(1)
+  await notifier.stop()
+  await eventually(async () => expect(await listening(`${applicationName}-listen`)).toEqual([]))
+})
+
+test('what others send on its channel, and nonsense, is passed over', async () => {
+  const { start, notifier, hints } = listener(bench.schema)
+  await start()
+  const { database, schema } = bench.schema
+  for (const payload of ['', 'nonsense', '{"kind":"later"}', '{"kind":"cancel"}']) {
+    await database.query('SELECT pg_notify($1, $2)', [`triphase_${schema}`, payload])
+  }
+  await notifier.publish(database, [{ kind: 'resync' }])
+  await eventually(() => expect(hints).toEqual([{ kind: 'resync' }]))
+})
+
+test('a lost connection is opened again, and whoever listens is told to look everywhere', async () => {
+  const proxy = await startFaultProxy(serverAddress(bench.schema.url))
+  const { start, hints, telemetry, notifier } = listener(bench.schema, {
+    directUrl: proxy.url(bench.schema.url),
+  })
+  await start()
+  const lost = telemetry.next('notifier:changed', ({ connected }) => !connected)
+  const back = telemetry.next('notifier:changed', ({ connected }) => connected)
+  proxy.cutAll()
+  expect(await lost).toMatchObject({ notifier: 'postgres', error: { message: expect.any(String) } })
+  await back
+  expect(hints).toEqual([{ kind: 'resync' }])
+  await notifier.publish(bench.schema.database, [{ kind: 'available', queue: 'queue' }])
+  await eventually(() => expect(hints).toContainEqual({ kind: 'available', queue: 'queue' }))
+  await notifier.stop()
+  await proxy.close()
+})
+
+test('a database that comes late is listened to then', async () => {
+  const proxy = await startFaultProxy(serverAddress(bench.schema.url))
+  proxy.refuse(true)
+  const { start, hints, telemetry, notifier } = listener(bench.schema, {
+    directUrl: proxy.url(bench.schema.url),
+  })
+  const away = telemetry.next('notifier:changed')
+  await start()
+  expect(await away).toMatchObject({ connected: false })
+  const back = telemetry.next('notifier:changed', ({ connected }) => connected)
+  proxy.refuse(false)
+  await back
+  expect(hints).toEqual([{ kind: 'resync' }])
+  await notifier.stop()
+  await proxy.close()
+})
+
+test('stopped while it connects, it does not come back', async () => {
+  const proxy = await startFaultProxy(serverAddress(bench.schema.url))
+  const applicationName = `late-${bench.schema.schema}`
+  const directUrl = proxy.url(bench.schema.url)
+  const { start, notifier, telemetry } = listener(bench.schema, { directUrl, applicationName })
+  const changes: boolean[] = []
+  telemetry.on('notifier:changed', ({ connected }) => changes.push(connected))
+  await start()
+  const held = proxy.onStatement(/^LISTEN/, 'hold-before')
+  proxy.cutAll()
+  await held.hit
+  await notifier.stop()
+  held.release()
+  await eventually(async () => expect(await listening(`${applicationName}-listen`)).toEqual([]))
+  expect(changes).toEqual([true, false])
+  await proxy.close()
+})
