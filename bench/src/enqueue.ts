@@ -32,7 +32,7 @@ function triphase({ title, ...way }: Way): Variant {
   }
 }
 
-function floor({ title, ...way }: Way, statement: 'values' | 'unnest' | 'copy'): Variant {
+function floor({ title, ...way }: Way, statement: 'values' | 'unnamed' | 'unnest' | 'copy'): Variant {
   return {
     name: floorName(title, statement),
     async measure(stage) {
@@ -78,8 +78,10 @@ await runBenchmark(
     variants: [
       triphase(ONE),
       floor(ONE, 'values'),
+      floor(ONE, 'unnamed'),
       triphase(SIXTEEN),
       floor(SIXTEEN, 'values'),
+      floor(SIXTEEN, 'unnamed'),
       triphase(THOUSAND),
       floor(THOUSAND, 'unnest'),
       floor(THOUSAND, 'copy'),
@@ -94,7 +96,9 @@ await runBenchmark(
     ],
     ratios: [
       ratio(ONE.title, floorName(ONE.title, 'values')),
+      ratio(ONE.title, floorName(ONE.title, 'unnamed')),
       ratio(SIXTEEN.title, floorName(SIXTEEN.title, 'values')),
+      ratio(SIXTEEN.title, floorName(SIXTEEN.title, 'unnamed')),
       ratio(THOUSAND.title, floorName(THOUSAND.title, 'unnest')),
       ratio(THOUSAND.title, floorName(THOUSAND.title, 'copy')),
     ],

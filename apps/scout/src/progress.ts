@@ -20,6 +20,8 @@ export interface Progress {
 
 const LINE_EVERY_MS = 5_000
 const WINDOW_MS = 30_000
+// Less than that says nothing yet.
+const SHORTEST_WINDOW_MS = 1_000
 const BAR_WIDTH = 30
 const NARROWEST_BAR = 8
 
@@ -43,9 +45,9 @@ export class Rate {
     samples.push({ at: now, finished })
     while (samples.length > 2 && now - samples[0]!.at > WINDOW_MS) samples.shift()
     const first = samples[0]!
-    const seconds = (now - first.at) / 1_000
-    if (seconds <= 0 || finished <= first.finished) return { rate: null, secondsLeft: null }
-    const rate = (finished - first.finished) / seconds
+    const elapsedMs = now - first.at
+    if (elapsedMs < SHORTEST_WINDOW_MS || finished <= first.finished) return { rate: null, secondsLeft: null }
+    const rate = (1_000 * (finished - first.finished)) / elapsedMs
     return { rate, secondsLeft: left > 0 ? left / rate : null }
   }
 }
@@ -106,7 +108,7 @@ class Lines implements Progress {
   readonly #stream: NodeJS.WriteStream
   readonly #rate = new Rate()
   #lastLine = performance.now()
-  #lastText = ''
+  #told = ''
 
   constructor(stream: NodeJS.WriteStream) {
     this.#stream = stream
@@ -118,15 +120,16 @@ class Lines implements Progress {
     const finished = completed + failed
     const now = performance.now()
     if (finished < total && now - this.#lastLine < LINE_EVERY_MS) return
+    const state = `${finished} ${failed} ${total}`
+    if (state === this.#told) return
+    this.#lastLine = now
+    this.#told = state
     const text = [
       `${finished} of ${total} images`,
       ...(failed > 0 ? [`${failed} failed`] : []),
       ...(rate === null ? [] : [`${rate.toFixed(1)} a second`]),
       ...(secondsLeft === null ? [] : [`${inWords(secondsLeft)} left`]),
     ].join(', ')
-    if (text === this.#lastText) return
-    this.#lastLine = now
-    this.#lastText = text
     this.say(text)
   }
 

@@ -9,6 +9,11 @@ export interface DrainFloorOrder {
   history: boolean
 }
 
+interface ClaimedRow {
+  id: string
+  input: { n: number }
+}
+
 const LANES = 2
 
 /** Lanes that claim a batch, run it and finish it, each on a connection of its own, until nothing is left. */
@@ -18,10 +23,14 @@ await runSubject<DrainFloorOrder>(async ({ jobs, url, batch, history }, parent) 
 
   const lane = async (client: pg.Client): Promise<void> => {
     for (;;) {
-      const { rows } = await client.query<{ id: string; input: { n: number } }>(CLAIM, ['default', batch])
+      const { rows } = await client.query<ClaimedRow>({
+        name: 'claim',
+        text: CLAIM,
+        values: ['default', batch],
+      })
       if (rows.length === 0) return
       for (const { input } of rows) runs.count(input.n)
-      await client.query(finish, [rows.map(({ id }) => id)])
+      await client.query({ name: 'finish', text: finish, values: [rows.map(({ id }) => id)] })
     }
   }
 

@@ -7,7 +7,7 @@ import { runSubject, timed } from '../support/subject.ts'
 export interface EnqueueFloorOrder {
   jobs: number
   url: string
-  way: 'values' | 'unnest' | 'copy'
+  way: 'values' | 'unnamed' | 'unnest' | 'copy'
   /** Statements under way at a time, each on a connection of its own. */
   atOnce: number
   /** Jobs a statement. */
@@ -19,13 +19,13 @@ type Insert = (client: pg.Client, from: number, length: number) => Promise<unkno
 const inputs = (from: number, length: number): string[] =>
   Array.from({ length }, (_, index) => JSON.stringify({ n: from + index }))
 
+const VALUES = 'INSERT INTO job (queue, task, input) VALUES ($1, $2, $3) RETURNING id'
+const valuesOf = (n: number): string[] => ['default', 'no-op', JSON.stringify({ n })]
+
 const WAYS: Record<EnqueueFloorOrder['way'], Insert> = {
-  values: (client, from) =>
-    client.query('INSERT INTO job (queue, task, input) VALUES ($1, $2, $3) RETURNING id', [
-      'default',
-      'no-op',
-      JSON.stringify({ n: from }),
-    ]),
+  values: (client, n) => client.query({ name: 'insert', text: VALUES, values: valuesOf(n) }),
+  /** What a pooler lets pass. */
+  unnamed: (client, n) => client.query(VALUES, valuesOf(n)),
   unnest: (client, from, length) =>
     client.query('INSERT INTO job (queue, task, input) SELECT $1, $2, unnest($3::json[]) RETURNING id', [
       'default',

@@ -1,5 +1,6 @@
 // What the floors work on: as little as a queue needs that hands out jobs in order, survives a crash and keeps what
-// Triphase keeps of a job without failures. One index for the claim, one for the id, one for the history.
+// Triphase keeps of a job without failures. One index for the claim, one for the id, one for the history. Floors name
+// their statements, so that they are planned once a connection: the least that it can cost, though not behind a pooler.
 export const FLOOR_TABLES = `
 CREATE TABLE job (
   id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,

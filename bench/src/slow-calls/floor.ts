@@ -21,13 +21,15 @@ await runSubject<SlowCallsOrder>(async (order, parent) => {
   const application = new pg.Pool({ connectionString: order.url, max: APPLICATION_CONNECTIONS })
 
   const runJob = async ({ id, n }: FloorJob): Promise<void> => {
-    await inTransaction(application, (client) => client.query(PREPARE, [n]))
+    await inTransaction(application, (client) =>
+      client.query({ name: 'prepare', text: PREPARE, values: [n] }),
+    )
     runs.count(n)
     const answer = JSON.stringify(await call(n))
-    await engine.query(STORE_ANSWER, [id, answer])
+    await engine.query({ name: 'store', text: STORE_ANSWER, values: [id, answer] })
     await inTransaction(application, async (client) => {
-      await client.query(COMPLETE, [n, answer])
-      await client.query(FINISH_STAGED, [id, PHASES])
+      await client.query({ name: 'complete', text: COMPLETE, values: [n, answer] })
+      await client.query({ name: 'finish', text: FINISH_STAGED, values: [id, PHASES] })
     })
   }
 

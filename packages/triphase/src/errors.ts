@@ -83,7 +83,7 @@ export class RetryAfter extends Error {
  * if (!parsed.success) throw new RejectedAnswer('the model did not answer with observations', { cause: parsed.error })
  */
 export class RejectedAnswer extends Error {
-  /** Names of the steps whose answers are dropped; all of the job's answers when not given. */
+  /** Names of the steps whose answers are dropped, with the whole answer that was made of them; all when not given. */
   readonly steps: readonly string[] | undefined
 
   constructor(message: string, options?: { cause?: unknown; steps?: readonly string[] }) {

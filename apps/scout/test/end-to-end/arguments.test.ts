@@ -10,7 +10,7 @@ const NOWHERE = { SCOUT_DATA: '/dev/null/data' }
 const NOBODY = 65_534
 
 describe.concurrent('a wrong command line', () => {
-  test.for([
+  test.for<[string[], RegExp]>([
     [[], /^Usage: npm run scout -- \[options\] \[command\]\n/],
     [
       ['analyze'],

@@ -89,7 +89,7 @@ describe.concurrent('a database', () => {
     expect((await it.database.pool.query('SELECT FROM triphase.job_history')).rowCount).toBe(20)
   })
 
-  test.for([
+  test.for<[string, (url: URL) => void, RegExp]>([
     [
       'a wrong password',
       (url: URL) => {

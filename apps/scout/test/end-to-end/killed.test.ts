@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
+import { serverAddress, startFaultProxy } from '../../../../packages/triphase/test/support/fault-proxy.ts'
 import { eventually } from '../../../../packages/triphase/test/support/processes.ts'
 import type { RecordedCall } from '../support/model-server.ts'
 import { type Scene, setScene } from '../support/scene.ts'
@@ -73,7 +74,7 @@ describe('killed and run again', () => {
     expect((await it.model.calls()).calls).toHaveLength(24)
   })
 
-  test.for([
+  test.for<[string, (it: Scene, scout: ScoutProcess) => Promise<void>]>([
     ['while it starts', (_: Scene, scout: ScoutProcess) => scout.says(/^12 images/)],
     ['while it reads the folder', ({ database }: Scene) => captured(database, 3)],
     ['when the first call arrives', ({ model }: Scene) => model.calls(1).then(() => {})],
@@ -107,6 +108,26 @@ describe('killed and run again', () => {
     expect((await it.model.calls()).calls).toHaveLength(3)
   })
 
+  test('after a commit of which it never heard, it leaves that image alone', async ({ onTestFinished }) => {
+    const it = await setScene(3, onTestFinished)
+    const proxy = await startFaultProxy(serverAddress(it.database.url))
+    onTestFinished(() => proxy.close())
+    await it.model.behave({ behaviour: { kind: 'hold' } })
+    const scout = it.analyze({ SCOUT_CONCURRENCY: '1', DATABASE_URL: proxy.url(it.database.url) })
+    await it.model.calls(1)
+    await captured(it.database, 3)
+    const commit = proxy.onStatement((sql, name) => name === 'scout' && /^commit/i.test(sql), 'hold-reply')
+    await it.model.release()
+    await commit.hit
+    await scout.kill()
+    await proxy.close()
+    const paid = await killed(scout, it)
+    expect(paid.size).toBe(1)
+    await untilDone(it.analyze)
+    await expectWhole(it, 3, paid)
+    expect((await it.model.calls()).calls).toHaveLength(3)
+  })
+
   test('at ten random moments', async ({ onTestFinished }) => {
     const it = await setScene(40, onTestFinished)
     await it.model.behave({ behaviour: { kind: 'answer', delayMs: 60 } })
@@ -120,7 +141,7 @@ describe('killed and run again', () => {
     }
     await untilDone(it.analyze)
     await expectWhole(it, 40, paid)
-  })
+  }, 60_000)
 })
 
 describe.concurrent('two runs over the same folder', () => {

@@ -4,7 +4,7 @@ import path from 'node:path'
 import { onTestFinished } from 'vitest'
 
 /** How a test cleans up: `onTestFinished`, which concurrent tests must take from their own context. */
-export type WhenFinished = (cleanUp: () => unknown) => void
+export type WhenFinished = (cleanUp: () => Promise<void> | void) => void
 
 /** A new folder that is removed after the test. Other users may look into it. */
 export async function temporaryFolder(whenFinished: WhenFinished = onTestFinished): Promise<string> {

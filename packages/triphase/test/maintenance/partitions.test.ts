@@ -78,8 +78,7 @@ test.concurrent('a day is dropped when all of it is older than the retention, wi
   const scene = await bare(context)
   const engine = scene.engine({ retention: '7d' })
   const { database } = scene.schema
-  await maintainPartitions(database, 30 * DAY_MS, inDays(-10))
-  await maintainPartitions(database, 30 * DAY_MS)
+  for (const today of [-10, -5, 0]) await maintainPartitions(database, 30 * DAY_MS, inDays(today))
   const task = { name: 'task', input: unchecked<unknown>(), options: {} }
   const finished = [-9, -8, -7, -6, 0]
   const ids = new Map<number, string>()
@@ -117,7 +116,7 @@ test.concurrent('several processes that maintain at the same time make each part
   await expectDays(scene, days(0, 7))
   const dropped = await Promise.all([1, 2, 3, 4].map(() => maintainPartitions(database, WEEK_MS, inDays(12))))
   expect(dropped.map(({ postponed }) => postponed)).toEqual([0, 0, 0, 0])
-  await expectDays(scene, days(5, 19))
+  await expectDays(scene, [...days(5, 7), ...days(12, 19)])
 })
 
 test.concurrent('rows at the edges of a day go into their own day', async (context) => {

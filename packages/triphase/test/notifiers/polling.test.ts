@@ -66,6 +66,19 @@ describe('the pace', () => {
     })
   })
 
+  test('stays slow when this process finds nothing by itself', async () => {
+    await watched(async (database, proxy, asked) => {
+      const { start, notifier } = listener(bench.schema, { database })
+      await start()
+      await eventually(() => asked() >= 9)
+      const before = asked()
+      notifier.observe?.(false)
+      await eventually(() => asked() > before)
+      const times = proxy.statements.map(({ time }) => time)
+      expect(times[before]! - times[before - 1]!).toBeGreaterThan(MAX_MS / 2)
+    })
+  })
+
   test('is quick while there is work', async () => {
     await watched(async (database, _proxy, asked) => {
       await insertJob(bench.schema.database)

@@ -135,37 +135,6 @@ describe('concurrency', () => {
   })
 })
 
-describe('what was claimed ahead of the free slots', () => {
-  test.each([
-    ['paused', { paused: true }, 'pauseQueue', 'resumeQueue'],
-    ['given a concurrency of 0', { concurrency: 0 }, 'close', 'open'],
-  ] as const)('goes back when the queue is %s', async (_how, change, close, open) => {
-    const task = defineTask({ name: 'quick', input: unchecked<number>(), run: ({ input }) => input })
-    const worker = bench.engine({ tasks: [task], queues: { default: 5 }, ...LONG })
-    const control = {
-      pauseQueue: () => worker.pauseQueue('default'),
-      resumeQueue: () => worker.resumeQueue('default'),
-      close: () => worker.setQueueConcurrency('default', 0),
-      open: () => worker.setQueueConcurrency('default', null),
-    }
-    const completed: unknown[] = []
-    const enough = Promise.withResolvers<void>()
-    worker.telemetry.on('job:completed', ({ result, attempt }) => {
-      expect(attempt).toBe(1)
-      if (completed.push(result) === 500) enough.resolve()
-    })
-    await worker.enqueueMany(task, inputs(5_000))
-    await worker.start()
-    await enough.promise
-    await settings(worker, change, control[close])
-    await eventually(async () => (await worker.counts()).every(({ state }) => state === 'available'))
-    expect(completed.length).toBeLessThan(5_000)
-    await settings(worker, { paused: false, concurrency: 5 }, control[open])
-    await eventually(() => completed.length === 5_000)
-    expect(new Set(completed).size).toBe(5_000)
-  })
-})
-
 describe('a paused queue', () => {
   test('claims nothing, lets running jobs go on, and goes on when it is resumed', async () => {
     const { task, seen, finish } = counting()

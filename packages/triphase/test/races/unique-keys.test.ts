@@ -68,6 +68,25 @@ describe('two enqueues of one key', () => {
     expect(await liveJobs()).toHaveLength(5)
   })
 
+  test('of many keys, in any order, at the same moment: nobody deadlocks, and each key has one job', async () => {
+    const [a, b] = await pair()
+    for (let round = 0; round < 20; round++) {
+      const keys = Array.from({ length: 60 }, (_, n) => `${round} ${(n * 37) % 60}`)
+      const inserted = await Promise.all([
+        insertUniqueJobs(
+          a.run,
+          keys.map((key) => keyed(key)),
+        ),
+        insertUniqueJobs(
+          b.run,
+          keys.toReversed().map((key) => keyed(key)),
+        ),
+      ])
+      expect(inserted.flat().filter(({ created }) => created)).toHaveLength(60)
+    }
+    expect(await liveJobs()).toHaveLength(20 * 60)
+  })
+
   test('many at the same moment: one is written', async () => {
     const open = await Promise.all(Array.from({ length: 6 }, () => sessions.open()))
     for (let round = 0; round < 30; round++) {
@@ -184,6 +203,22 @@ describe('a discarded job that is brought back', () => {
     await a.commit()
     expect(await second).toEqual([{ id, created: false }])
     expect(await liveJobs()).toEqual([{ id }])
+  })
+
+  test('waits for another of its key that is brought back, and stays in history', async () => {
+    const { database } = bench.schema
+    const earlier = await discardedWithKey()
+    const later = await insertJob(database, { uniqueKey: 'k', uniqueForMs: 3_600_000 })
+    await cancelJob(database, later, '{}')
+    await database.query(`UPDATE triphase.job_unique SET expires_at = clock_timestamp() - interval '1 s'`)
+    const [a, b] = await pair()
+    await a.begin()
+    expect(await retryJob(a.database, later)).toBe('queue')
+    const back = retryJob(b.database, earlier)
+    await sessions.waits(b, a)
+    await a.commit()
+    expect(await back).toBeNull()
+    expect(await liveJobs()).toEqual([{ id: later }])
   })
 
   test('by two at once comes back once', async () => {
