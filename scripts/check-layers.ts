@@ -4,6 +4,8 @@ import { parseSync, Visitor } from 'oxc-parser'
 
 /** A file of the engine imports, at run time or for a type, from its own line or from the lines below it. */
 const ENGINE = 'packages/triphase/src'
+/** Fault proxy, worker processes and the like, for the tests of all packages. */
+const TEST_SUPPORT = 'packages/triphase/test/support/'
 const LINES = [
   ['testing/'],
   ['runner.ts', 'log.ts'],
@@ -148,7 +150,8 @@ function badImport(path: string, { specifier, line }: Import, workspaces: Map<st
     const target = posix.join(posix.dirname(path), specifier)
     if (inSources && !target.startsWith(`${own}/src/`))
       return [`${at}: sources import by path only from their own src/`]
-    if (/^(packages|apps|bench)\//.test(target) && packageOf(target) !== own)
+    const shared = !inSources && target.startsWith(TEST_SUPPORT)
+    if (/^(packages|apps|bench)\//.test(target) && packageOf(target) !== own && !shared)
       return [`${at}: another package is imported by its name`]
     return []
   }

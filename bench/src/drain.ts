@@ -65,6 +65,7 @@ await runBenchmark(
       { figure: 'walBytes', title: 'WAL\nbytes/job', places: 0 },
       { figure: 'commits', title: 'commits\nper job', places: 3 },
       { figure: 'connections', title: 'most\nconnections', places: 0 },
+      { figure: 'othersCores', title: 'cores that\nothers used', places: 2 },
     ],
     ratios: CONCURRENCIES.flatMap((concurrency) =>
       [floorName(concurrency, true), floorName(500, true), floorName(500, false)].map((to) => ({

@@ -93,6 +93,7 @@ await runBenchmark(
       { figure: 'walBytes', title: 'WAL\nbytes/job', places: 0 },
       { figure: 'commits', title: 'commits\nper job', places: 3 },
       { figure: 'connections', title: 'most\nconnections', places: 0 },
+      { figure: 'othersCores', title: 'cores that\nothers used', places: 2 },
     ],
     ratios: [
       ratio(ONE.title, floorName(ONE.title, 'values')),

@@ -128,6 +128,7 @@ await runBenchmark(
       { figure: 'commits', title: 'commits\nper job', places: 2 },
       { figure: 'walBytes', title: 'WAL\nbytes/job', places: 0 },
       { figure: 'connections', title: 'most\nconnections', places: 0 },
+      { figure: 'othersCores', title: 'cores that\nothers used', places: 2 },
       { figure: 'busyConnectionSeconds', title: 'busy\nconnection s', places: 2 },
       { figure: 'callsWhileHeld', title: 'calls\nwhile held', places: 0 },
     ],

@@ -12,7 +12,7 @@ import { printable } from './terminal.ts'
 export type ExitCode = 0 | 1 | 130 | 143
 
 /** There is nothing to analyse; the message says why, a line for each problem. */
-export class NoImagesError extends Error {
+class NoImagesError extends Error {
   readonly code = 'NO_IMAGES'
 
   constructor(problems: readonly PathProblem[]) {
@@ -26,7 +26,7 @@ export class NoImagesError extends Error {
  * any point and run again, it does the rest.
  *
  * @returns 0 when all images are analysed, 1 when some are not, 130 or 143 when a signal ended it.
- * @throws {NoImagesError}, and whatever keeps it from starting.
+ * @throws whatever keeps it from starting: no images, wrong rights, a database that does not come.
  */
 export async function analyze(
   target: string,

@@ -1,7 +1,7 @@
 import type { Backend } from './backend.ts'
 
 /** The channel to LISTEN on, on a connection that is not pooled per transaction. */
-export const ANALYSIS_CHANNEL = 'scout_analysis'
+const ANALYSIS_CHANNEL = 'scout_analysis'
 
 /**
  * Broadcasts each analysis that this process completes, once it is committed: `{"captureId", "analysisId",

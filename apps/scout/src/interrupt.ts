@@ -14,10 +14,13 @@ export class Interrupted extends Error {
 
 // Under npm one Ctrl-C arrives several times: from the terminal, and from each npm that passes it on.
 const SAME_PRESS_MS = 500
+// Calls get 10 s of it. The rest is for what the database has to be told, which may be away.
+const LONGEST_STOP_MS = 15_000
 
 /**
- * Turns the first SIGINT or SIGTERM into an abort whose reason is an {@link Interrupted}; another one, half a second
- * later or more, ends the process at once.
+ * Turns the first SIGINT or SIGTERM into an abort whose reason is an {@link Interrupted}. Another one, half a second
+ * later or more, ends the process at once; so does a stop that takes longer than 15 s. What was under way then is
+ * rescued by the next run.
  */
 export function onSignals(): { signal: AbortSignal; end: () => void } {
   const controller = new AbortController()
@@ -27,6 +30,7 @@ export function onSignals(): { signal: AbortSignal; end: () => void } {
     if (!controller.signal.aborted) {
       firstAt = performance.now()
       controller.abort(interrupted)
+      setTimeout(() => process.exit(interrupted.exitCode), LONGEST_STOP_MS).unref()
     } else if (performance.now() - firstAt > SAME_PRESS_MS) process.exit(interrupted.exitCode)
   }
   process.on('SIGINT', handle)

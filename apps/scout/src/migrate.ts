@@ -5,7 +5,7 @@ import { pgTransactor } from 'triphase'
 const folder = new URL('../migrations/', import.meta.url)
 
 /** `NO_PERMISSION`: the role may not make Scout's tables; the message says what to grant. */
-export class MigrationError extends Error {
+class MigrationError extends Error {
   readonly code = 'NO_PERMISSION'
 
   constructor(message: string, options?: { cause?: unknown }) {
@@ -17,7 +17,7 @@ export class MigrationError extends Error {
 /**
  * Brings Scout's own schema up to date; several processes may do so at once.
  *
- * @throws {MigrationError}
+ * @throws `NO_PERMISSION` when the role may not make the tables.
  */
 export async function migrateScout(pool: pg.Pool): Promise<void> {
   await pgTransactor(pool)

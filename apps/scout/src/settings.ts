@@ -263,8 +263,7 @@ function readBucket(text: string, context: z.RefinementCtx): string {
 }
 
 function readDatabaseUrl(text: string, context: z.RefinementCtx): Secret {
-  const url = URL.canParse(text) ? new URL(text) : null
-  if (url === null || !/^postgres(ql)?:$/.test(url.protocol)) {
+  if (!URL.canParse(text) || !/^postgres(ql)?:\/\/./.test(text)) {
     return refuse(context, 'must be a URL such as postgres://USER:PASSWORD@HOST:5432/DATABASE.')
   }
   return new Secret(text)

@@ -74,7 +74,7 @@ describe('settings', () => {
       SCOUT_S3_BUCKET: 'No Bucket',
       SCOUT_S3_ENDPOINT: 'minio:9000',
       DATABASE_URL: 'mysql://db',
-      DATABASE_DIRECT_URL: 'db:5432',
+      DATABASE_DIRECT_URL: 'postgres:db',
     })
     expect(faults).toEqual({
       SCOUT_MODEL: expect.stringContaining('openai:MODEL, anthropic:MODEL or compatible:MODEL'),

@@ -1,5 +1,6 @@
 import { availableParallelism, loadavg } from 'node:os'
 import { parseArgs } from 'node:util'
+import { calm } from './process-times.ts'
 import { printReport, reportOf, writeReport } from './report.ts'
 import { Server } from './server.ts'
 import { Stage } from './stage.ts'
@@ -58,6 +59,8 @@ export interface Options {
   repeats: number
   /** Only variants whose names contain it. */
   only: string
+  /** Waits until the machine is quiet, and measures again what others disturbed. */
+  calm: boolean
 }
 
 /** The options of the command line. */
@@ -68,11 +71,12 @@ export function optionsOf(args: readonly string[] = process.argv.slice(2)): Opti
       quick: { type: 'boolean', default: false },
       repeats: { type: 'string' },
       only: { type: 'string', default: '' },
+      calm: { type: 'boolean', default: false },
     },
   })
   const repeats = Number(values.repeats ?? (values.quick ? 1 : 3))
   if (!(Number.isInteger(repeats) && repeats >= 1)) throw new Error('--repeats: a whole number of at least 1')
-  return { quick: values.quick, repeats, only: values.only }
+  return { quick: values.quick, repeats, only: values.only, calm: values.calm }
 }
 
 export type Round = Map<string, Measured>
@@ -83,7 +87,7 @@ export type Round = Map<string, Measured>
  */
 export async function runBenchmark(benchmark: Benchmark, options: Options): Promise<void> {
   const load = loadavg()[0] as number
-  if (load > availableParallelism() / 2) {
+  if (load > availableParallelism() / 2 && !options.calm) {
     console.error(`Something else is running here (load ${load.toFixed(1)}): trust only the ratios.`)
   }
   const variants = benchmark.variants.filter(({ name }) => name.includes(options.only))
@@ -91,15 +95,9 @@ export async function runBenchmark(benchmark: Benchmark, options: Options): Prom
   const stopAndExit = () => void server.stop().finally(() => process.exit(130))
   process.once('SIGINT', stopAndExit).once('SIGTERM', stopAndExit)
   try {
-    const rounds: Round[] = []
-    for (let number = 0; number < options.repeats; number++) {
-      const turn = { round: number, rounds: options.repeats }
-      const round = await measureRound(server, rotated(variants, number), turn)
-      benchmark.derive?.(round)
-      rounds.push(round)
-    }
+    const rounds = await measureRounds(server, { ...benchmark, variants }, options)
     const report = reportOf({ ...benchmark, variants }, options, rounds, { load, postgres: server.version })
-    printReport({ ...benchmark, variants }, report)
+    printReport(benchmark, report)
     writeReport(report)
     if (report.faults.length > 0) process.exitCode = 1
   } finally {
@@ -108,15 +106,24 @@ export async function runBenchmark(benchmark: Benchmark, options: Options): Prom
   }
 }
 
-async function measureRound(server: Server, variants: readonly Variant[], turn: Turn): Promise<Round> {
-  const round: Round = new Map()
-  for (const variant of variants) {
-    if (process.stderr.isTTY)
-      process.stderr.write(`\r\x1b[K${turn.round + 1} of ${turn.rounds}: ${variant.name}`)
-    round.set(variant.name, await measureOnce(server, variant, turn))
+async function measureRounds(
+  server: Server,
+  { variants, derive }: Benchmark,
+  { repeats, calm: waitForCalm }: Options,
+): Promise<Round[]> {
+  const rounds: Round[] = []
+  for (let number = 0; number < repeats; number++) {
+    const round: Round = new Map()
+    for (const variant of rotated(variants, number)) {
+      progress(`${number + 1} of ${repeats}: ${variant.name}`)
+      const measure = () => measureOnce(server, variant, { round: number, rounds: repeats })
+      round.set(variant.name, await (waitForCalm ? undisturbed(measure) : measure()))
+    }
+    progress('')
+    derive?.(round)
+    rounds.push(round)
   }
-  if (process.stderr.isTTY) process.stderr.write('\r\x1b[K')
-  return round
+  return rounds
 }
 
 async function measureOnce(server: Server, variant: Variant, turn: Turn): Promise<Measured> {
@@ -126,6 +133,24 @@ async function measureOnce(server: Server, variant: Variant, turn: Turn): Promis
   } finally {
     await stage.close()
   }
+}
+
+/** Cores that others may use meanwhile; an API that is called is one of these others. */
+const QUIET_CORES = 0.15
+const LONGEST_WAIT_MS = 120_000
+const MOST_TRIES = 12
+
+async function undisturbed(measure: () => Promise<Measured>): Promise<Measured> {
+  for (let tries = 1; ; tries++) {
+    await calm(QUIET_CORES, LONGEST_WAIT_MS)
+    const measured = await measure()
+    const { othersCores = 0 } = measured.figures
+    if (othersCores <= QUIET_CORES || measured.faults.length > 0 || tries === MOST_TRIES) return measured
+  }
+}
+
+function progress(text: string): void {
+  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${text}`)
 }
 
 function rotated<Item>(items: readonly Item[], by: number): Item[] {

@@ -1,16 +1,18 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { cpus } from 'node:os'
+import { setTimeout as delay } from 'node:timers/promises'
 
 /** Linux counts in hundredths of a second, on every platform that Node runs on. */
 const TICKS_PER_SECOND = 100
 
 /**
  * CPU seconds of a Postgres so far: its postmaster, the processes that it has seen end, and those that live, without
- * the one that serves the caller. Undefined where the system does not tell.
+ * the one that serves the caller. NaN where the system does not tell.
  *
  * @param except process id of the caller's own server process.
  */
-export function serverCpuSeconds(except: number): number | undefined {
-  if (!existsSync('/proc/self/stat')) return undefined
+export function serverCpuSeconds(except: number): number {
+  if (!existsSync('/proc/self/stat')) return Number.NaN
   const postmaster = timesOf(String(except))?.parent
   let ticks = 0
   for (const entry of readdirSync('/proc')) {
@@ -40,5 +42,22 @@ function timesOf(pid: string): Times | undefined {
     return { parent: number(1), own: number(11) + number(12), ended: number(13) + number(14) }
   } catch {
     return undefined
+  }
+}
+
+/** CPU seconds that all processes of the machine have used. */
+export function machineCpuSeconds(): number {
+  return cpus().reduce((sum, { times }) => sum + times.user + times.nice + times.sys + times.irq, 0) / 1_000
+}
+
+const LOOK_MS = 400
+
+/** Resolves when little is going on on this machine, or when it has waited for long enough. */
+export async function calm(mostCores: number, mostMs: number): Promise<void> {
+  const until = performance.now() + mostMs
+  while (performance.now() < until) {
+    const before = machineCpuSeconds()
+    await delay(LOOK_MS)
+    if (machineCpuSeconds() - before < (mostCores * LOOK_MS) / 1_000) return
   }
 }

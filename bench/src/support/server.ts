@@ -42,8 +42,8 @@ export class Server {
     return new Server(postgres, folder, control, rows[0]?.version ?? 'unknown')
   }
 
-  /** CPU seconds of the server so far, without those of the control connection; undefined where the system does not tell. */
-  cpuSeconds(): number | undefined {
+  /** CPU seconds of the server so far, without those of the control connection; NaN where the system does not tell. */
+  cpuSeconds(): number {
     return serverCpuSeconds((this.control as unknown as { processID: number }).processID)
   }
 

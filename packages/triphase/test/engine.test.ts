@@ -89,7 +89,36 @@ describe('start and stop', () => {
   test('a stopped engine says so', async () => {
     const engine = bench.engine()
     await engine.stop()
-    await expect(engine.start()).rejects.toMatchObject({ code: 'ENGINE_NOT_RUNNING' })
+    for (const refused of [
+      engine.start(),
+      engine.enqueue(double, { n: 1 }),
+      engine.job('1'),
+      engine.cancel('1'),
+    ]) {
+      await expect(refused).rejects.toMatchObject({ code: 'ENGINE_NOT_RUNNING' })
+    }
+  })
+
+  test('a handler can enqueue while its engine stops', async () => {
+    const gate = new Gate()
+    const task = defineTask({
+      name: 'task',
+      input: unchecked<null>(),
+      run: async () => {
+        await gate.pass()
+        return (await engine.enqueue(double, { n: 1 }, { queue: 'next' })).id
+      },
+    })
+    const engine = bench.engine({ tasks: [task], queues: { default: 1 } })
+    const watcher = bench.engine()
+    await engine.start()
+    const { id } = await engine.enqueue(task, null)
+    await gate.reached
+    const stopped = engine.stop({ graceMs: 20_000 })
+    gate.open()
+    await stopped
+    const job = await jobIn(watcher, id, 'completed')
+    expect(await watcher.job(job.result as string)).toMatchObject({ state: 'available', queue: 'next' })
   })
 
   test('a start that fails can be tried again', async () => {

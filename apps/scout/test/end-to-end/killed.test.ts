@@ -4,7 +4,7 @@ import { serverAddress, startFaultProxy } from '../../../../packages/triphase/te
 import { eventually } from '../../../../packages/triphase/test/support/processes.ts'
 import type { RecordedCall } from '../support/model-server.ts'
 import { type Scene, setScene } from '../support/scene.ts'
-import type { ScoutProcess } from '../support/scout-process.ts'
+import { type ScoutProcess, spawnScout } from '../support/scout-process.ts'
 
 /** What must never be called again: jobs whose answer was stored when a process was killed, with their calls until then. */
 type Paid = Map<string, number>
@@ -53,7 +53,7 @@ async function expectWhole({ database, model }: Scene, images: number, paid: Pai
   for (const [job, before] of paid) expect({ job, calls: counts.get(job) }).toEqual({ job, calls: before })
 }
 
-async function untilDone(analyze: Scene['analyze']): Promise<void> {
+async function untilDone(analyze: () => ScoutProcess): Promise<void> {
   expect(await analyze().ended).toMatchObject({ code: 0, errors: '' })
 }
 
@@ -74,19 +74,25 @@ describe('killed and run again', () => {
     expect((await it.model.calls()).calls).toHaveLength(24)
   })
 
-  test.for<[string, (it: Scene, scout: ScoutProcess) => Promise<void>]>([
-    ['while it starts', (_: Scene, scout: ScoutProcess) => scout.says(/^12 images/)],
-    ['while it reads the folder', ({ database }: Scene) => captured(database, 3)],
-    ['when the first call arrives', ({ model }: Scene) => model.calls(1).then(() => {})],
-    ['when half of the calls have arrived', ({ model }: Scene) => model.calls(6).then(() => {})],
-    ['when the last call has arrived', ({ model }: Scene) => model.calls(12).then(() => {})],
-  ])('%s', async ([_, moment], { onTestFinished }) => {
-    const it = await setScene(12, onTestFinished)
-    const scout = it.analyze({ SCOUT_CONCURRENCY: '3' })
-    await moment(it, scout)
-    const paid = await killed(scout, it)
+  test('while it starts, reads the folder, and at each stage of its calls', async ({ onTestFinished }) => {
+    const it = await setScene(24, onTestFinished)
+    const calls = async (atLeast: number) => void (await it.model.calls(atLeast))
+    const moments: ((scout: ScoutProcess) => Promise<void>)[] = [
+      (scout) => scout.says(/^24 images/),
+      () => captured(it.database, 3),
+      () => calls(1),
+      () => calls(8),
+      () => calls(16),
+      () => calls(24),
+    ]
+    const paid: Paid = new Map()
+    for (const moment of moments) {
+      const scout = it.analyze({ SCOUT_CONCURRENCY: '3' })
+      await moment(scout)
+      await killed(scout, it, paid)
+    }
     await untilDone(it.analyze)
-    await expectWhole(it, 12, paid)
+    await expectWhole(it, 24, paid)
   })
 
   test('while a commit waits, with the answer stored, it makes no call again', async ({ onTestFinished }) => {
@@ -126,6 +132,23 @@ describe('killed and run again', () => {
     await untilDone(it.analyze)
     await expectWhole(it, 3, paid)
     expect((await it.model.calls()).calls).toHaveLength(3)
+  })
+
+  test('with the embedded database, too', async ({ onTestFinished }) => {
+    const { model, folder, env } = await setScene(6, onTestFinished)
+    const { DATABASE_URL: _, ...embedded } = env
+    const analyze = () => spawnScout(['analyze', folder], onTestFinished, { env: embedded })
+    await model.behave({ behaviour: { kind: 'answer' }, times: 2 }, { behaviour: { kind: 'hold' } })
+    const scout = analyze()
+    await model.calls(6)
+    await scout.kill()
+    await model.behave()
+    await untilDone(analyze)
+    const { calls } = await model.calls()
+    expect(calls.length).toBeGreaterThanOrEqual(10)
+    expect(calls.length).toBeLessThanOrEqual(12)
+    expect((await analyze().ended).output).toContain('6 images: 6 known from before.')
+    expect((await model.calls()).calls).toHaveLength(calls.length)
   })
 
   test('at ten random moments', async ({ onTestFinished }) => {

@@ -21,7 +21,8 @@ export function processIdentity(name: string, queues: readonly string[]): Proces
  */
 export function isCertainlyGone(peer: Peer): boolean {
   if (peer.machine === null || peer.pidStarted === null || peer.machine !== machine()) return false
-  return startOf(peer.pid) !== peer.pidStarted
+  const started = startOf(peer.pid)
+  return started === null ? isUnused(peer.pid) : started !== peer.pidStarted
 }
 
 /** Boot and process-id namespace; two containers on one machine differ in the second. */
@@ -34,14 +35,26 @@ function machine(): string | null {
   }
 }
 
-/** Start time of a living process in clock ticks since boot (proc(5), /proc/PID/stat, field 22); null when it is gone. */
+const ENDED = 'ended'
+
+/** Start time of a process in clock ticks since boot (proc(5), /proc/PID/stat, field 22), or that it has ended; null when it cannot be read. */
 function startOf(pid: number): string | null {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
     // The second field is a name in parentheses, which may itself have spaces and parentheses.
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-    return fields[0] === 'Z' || fields[0] === 'X' ? null : (fields[19] ?? null)
+    return fields[0] === 'Z' || fields[0] === 'X' ? ENDED : (fields[19] ?? null)
   } catch {
     return null
+  }
+}
+
+/** /proc may hide the processes of other users (hidepid), and a process may have no file handle left to read it with. */
+function isUnused(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return false
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'ESRCH'
   }
 }

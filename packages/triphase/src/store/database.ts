@@ -101,6 +101,7 @@ export class Database {
   }
 
   async #checkedOut<Value>(work: (client: pg.PoolClient) => Promise<Value>): Promise<Value> {
+    if (this.#pool.ending) throw stopped()
     const asked = performance.now()
     const client = await this.#pool.connect().catch((error: unknown) => {
       throw connectionFailure(error)
@@ -192,6 +193,13 @@ interface CancelConnection {
   readonly stream: { unref(): void }
   connect(port: number, host: string): void
   cancel(processId: number, secretKey: number | null): void
+}
+
+function stopped(): TriphaseError {
+  return new TriphaseError(
+    'ENGINE_NOT_RUNNING',
+    'This engine was stopped, and its connections are closed. Make another one.',
+  )
 }
 
 function statementTimeout(text: string, limitMs: number): TriphaseError {

@@ -260,8 +260,8 @@ test('a wrong password is named, but not said', async (context) => {
   await scene.rows(`DROP ROLE ${role}`)
   context.skip(!asks, 'this server takes any password')
   expect(refused).toMatchObject({
-    code: 'CONNECTION_FAILED',
-    message: expect.stringMatching(/password authentication failed.*user and password/),
+    code: 'LOGIN_REFUSED',
+    message: expect.stringMatching(/password authentication failed.*user, password and database name/),
   })
   expect(JSON.stringify(refused) + String(refused)).not.toContain('secret')
 })

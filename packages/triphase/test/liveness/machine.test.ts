@@ -1,10 +1,20 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { isCertainlyGone, processIdentity } from '../../src/maintenance/machine.ts'
 import type { Peer } from '../../src/store/heartbeat.ts'
 import { eventually } from '../support/processes.ts'
+
+const proc = vi.hoisted(() => ({ hidden: false }))
+vi.mock('node:fs', async (original) => {
+  const fs = await original<typeof import('node:fs')>()
+  const readFileSync = (path: string, encoding: 'utf8') => {
+    if (proc.hidden && path.endsWith('/stat')) throw Object.assign(new Error('hidden'), { code: 'ENOENT' })
+    return fs.readFileSync(path, encoding)
+  }
+  return { ...fs, readFileSync }
+})
 
 const { pid, machine, pidStarted } = processIdentity('me', [])
 const self: Peer = { id: '1', beat: '1', pid, machine, pidStarted }
@@ -36,6 +46,13 @@ describe.skipIf(process.platform !== 'linux')('a process of this machine', () =>
 
   test('whose id was given to another is gone', () => {
     expect(isCertainlyGone({ ...self, pidStarted: String(Number(pidStarted) - 1) })).toBe(true)
+  })
+
+  test('that cannot be looked at is not gone: /proc may hide the processes of other users', () => {
+    proc.hidden = true
+    expect(isCertainlyGone(self)).toBe(false)
+    expect(isCertainlyGone({ ...self, pid: 2 ** 22 + 1 })).toBe(true)
+    proc.hidden = false
   })
 
   test('that is stopped is not gone', async () => {

@@ -235,6 +235,7 @@ export class Stage {
   }
 
   async end(): Promise<void> {
+    await this.sql(`DROP TABLE ${this.table}`)
     await this.#direct.end()
   }
 
