@@ -89,14 +89,10 @@ describe('start and stop', () => {
   test('a stopped engine says so', async () => {
     const engine = bench.engine()
     await engine.stop()
-    for (const refused of [
-      engine.start(),
-      engine.enqueue(double, { n: 1 }),
-      engine.job('1'),
-      engine.cancel('1'),
-    ]) {
-      await expect(refused).rejects.toMatchObject({ code: 'ENGINE_NOT_RUNNING' })
-    }
+    const calls = [engine.start(), engine.enqueue(double, { n: 1 }), engine.job('1'), engine.cancel('1')]
+    const outcomes = await Promise.allSettled(calls)
+    const refused = { status: 'rejected', reason: { code: 'ENGINE_NOT_RUNNING' } }
+    expect(outcomes).toMatchObject(calls.map(() => refused))
   })
 
   test('a handler can enqueue while its engine stops', async () => {

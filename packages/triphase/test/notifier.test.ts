@@ -40,7 +40,11 @@ test.each([
 })
 
 test('whatever is sent, nothing is thrown', () => {
-  const payload = fc.oneof(fc.string(), fc.json(), fc.object().map((value) => JSON.stringify(value)))
+  const payload = fc.oneof(
+    fc.string(),
+    fc.json(),
+    fc.object().map((value) => JSON.stringify(value)),
+  )
   fc.assert(
     fc.property(payload, (given) => {
       const parsed = parseHint(given)

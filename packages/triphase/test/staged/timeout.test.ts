@@ -6,7 +6,7 @@ import { fired, pause } from './pause.ts'
 import { useStage } from './stage.ts'
 
 const stage = useStage()
-const timeout = '400ms'
+const timeout = '600ms'
 
 stage.row('timeout-in-prepare', async () => {
   await stage.engine('a', {
@@ -108,7 +108,7 @@ stage.row('timeout-in-call-leaked-called-again', async () => {
 stage.row('timeout-in-commit', async () => {
   const timedOut: boolean[] = []
   const commit = async ({ signal }: { signal: AbortSignal }) => {
-    await delay(600)
+    await delay(900)
     timedOut.push(signal.aborted)
   }
   await stage.engine('a', { timeout, commit }, { abortGrace: '50ms' })
