@@ -137,8 +137,8 @@ async function measureOnce(server: Server, variant: Variant, turn: Turn): Promis
 
 /** Cores that others may use meanwhile; an API that is called is one of these others. */
 const QUIET_CORES = 0.15
-const LONGEST_WAIT_MS = 120_000
-const MOST_TRIES = 12
+const LONGEST_WAIT_MS = 30_000
+const MOST_TRIES = 5
 
 async function undisturbed(measure: () => Promise<Measured>): Promise<Measured> {
   for (let tries = 1; ; tries++) {

@@ -105,7 +105,8 @@ export class Worker {
         this.#stager.dueIn(hint.inMs)
         break
       case 'cancel':
-        this.#cancel(hint.jobId)
+        // A late hint may be about an earlier claim of the job: the beat says whether there is a request.
+        if (this.#claims.get(hint.jobId)) this.#heart.beatNow()
         break
       case 'queue-changed':
         this.#heart.beatNow()
@@ -260,7 +261,7 @@ export class Worker {
 
   #learn(beat: Beat): void {
     const { telemetry, config } = this.#parts
-    for (const jobId of beat.cancelled) this.#cancel(jobId)
+    for (const { jobId, claimNo } of beat.cancelled) this.#cancel(this.#claims.get(jobId), claimNo)
     for (const { jobId, claimNo } of beat.lost) this.#lose(this.#claims.get(jobId), claimNo)
     const settings = new Map(beat.queues.map((queue) => [queue.name, queue]))
     for (const [queue, producer] of this.#producers) {
@@ -282,8 +283,8 @@ export class Worker {
     if (news) this.#parts.outbox.add(queues.map((queue) => ({ kind: 'available', queue })))
   }
 
-  #cancel(jobId: string): void {
-    this.#claims.get(jobId)?.abort(new TriphaseError('CANCELLED', 'cancelled on request'))
+  #cancel(claim: RunningClaim | undefined, claimNo: number): void {
+    if (claim?.job.claimNo === claimNo) claim.abort(new TriphaseError('CANCELLED', 'cancelled on request'))
   }
 
   /** The claim is somebody else's now. While its own outcome is being written, the ack finds that out by itself. */

@@ -31,6 +31,7 @@ export class Producer {
   #concurrency: number
   #paused = false
   #stopped = true
+  #stop = Promise.withResolvers<void>()
   #running = 0
   /** Claimed and not started, first in line last. */
   #waiting: RunningClaim[] = []
@@ -51,6 +52,7 @@ export class Producer {
 
   start(): void {
     this.#stopped = false
+    this.#stop = Promise.withResolvers()
     this.wake()
   }
 
@@ -75,6 +77,7 @@ export class Producer {
   /** Claims and starts nothing more; resolves when no claim is under way. */
   async stop(): Promise<void> {
     this.#stopped = true
+    this.#stop.resolve()
     clearTimeout(this.#retry)
     this.#handBackWaiting()
     await this.#claiming
@@ -97,7 +100,8 @@ export class Producer {
   }
 
   async #claimOnce(): Promise<void> {
-    await this.#parts.ready()
+    // While the database is away nothing is written: a stop must not wait for it.
+    await Promise.race([this.#parts.ready(), this.#stop.promise])
     // Slots that become free in the same turn of the event loop are filled by one claim.
     await new Promise((resolve) => setImmediate(resolve))
     const wanted = this.#concurrency + this.#lookahead.size(this.#concurrency)

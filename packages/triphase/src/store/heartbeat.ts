@@ -31,8 +31,8 @@ export interface Beat {
   /** False: others took this process for dead, and its row is gone. */
   alive: boolean
   leads: boolean
-  /** Running jobs that somebody wants cancelled. */
-  cancelled: string[]
+  /** Running claims that somebody wants cancelled. */
+  cancelled: { jobId: string; claimNo: number }[]
   /** Running claims that are no longer this process's. */
   lost: { jobId: string; claimNo: number }[]
   /** Jobs that were claimed in this process's name but never arrived there, and are available again. */
@@ -80,7 +80,7 @@ WITH running AS (
 SELECT
   EXISTS (SELECT FROM beat) AS alive,
   EXISTS (SELECT FROM lease) AS leads,
-  (SELECT json_agg(r.job_id::text) FROM running r
+  (SELECT json_agg(json_build_object('jobId', r.job_id::text, 'claimNo', r.claim_no)) FROM running r
     WHERE EXISTS (SELECT FROM triphase.cancel_request c WHERE c.job_id = r.job_id)) AS cancelled,
   (SELECT json_agg(json_build_object('jobId', r.job_id::text, 'claimNo', r.claim_no)) FROM running r WHERE NOT EXISTS (
     SELECT FROM triphase.job j WHERE j.id = r.job_id AND j.claim_no = r.claim_no AND j.state = 'executing'

@@ -47,7 +47,8 @@ describe.concurrent('at default settings', { timeout: 90_000 }, () => {
     const scene = await sceneOf(context)
     const elsewhere = `UPDATE triphase.process SET machine = NULL WHERE id = $1`
     const ms = await timeToRescue(scene, (processId) => scene.rows(elsewhere, [processId]))
-    expect(ms).toBeGreaterThan(8_000)
+    // The last beat that the survivor saw may have been up to a beat before the kill.
+    expect(ms).toBeGreaterThan(6_000)
     expect(ms).toBeLessThan(RESCUE_LIMIT_MS)
   })
 

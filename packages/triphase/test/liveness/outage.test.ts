@@ -132,4 +132,26 @@ describe.concurrent('nobody rescues the living after a sleep of the whole machin
       expect(process.events('process:lost')).toEqual([])
     }
   })
+
+  test('processes that wake one after the other give each other the whole time to beat', async (context) => {
+    const scene = await sceneOf(context)
+    // What the first sees when it wakes must not count as silence of the second, which is still asleep.
+    const beating = { heartbeat: '400ms', deadAfter: '2400ms' } as const
+    const [first, second] = await Promise.all([scene.process(beating), scene.process(beating)])
+    await scene.beats(3)
+    for (const process of [first, second]) process.kill('SIGSTOP')
+    await lasting(2_600)
+    const beatOf = async (id: string) => {
+      const [row] = await scene.rows<{ beat: string }>(`SELECT beat FROM triphase.process WHERE id = $1`, [
+        id,
+      ])
+      return Number(row?.beat)
+    }
+    const before = await beatOf(first.processId)
+    first.kill('SIGCONT')
+    await eventually(async () => (await beatOf(first.processId)) >= before + 4)
+    second.kill('SIGCONT')
+    await scene.beats(4)
+    for (const process of [first, second]) expect(process.events('process:lost')).toEqual([])
+  })
 })

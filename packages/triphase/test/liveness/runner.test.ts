@@ -77,10 +77,16 @@ describe('the runner', () => {
   test('ends by itself when the signal comes while its first beat is under way', async () => {
     const proxy = await startFaultProxy(serverAddress(testUrl()))
     const beat = proxy.onStatement(/UPDATE \w+\.process SET beat/, 'hold-reply')
-    const process = await runner({}, proxy.url(bench.schema.url))
+    const name = `runner-${bench.schema.schema}`
+    const process = await runner({ name }, proxy.url(bench.schema.url))
     await beat.hit
     process.kill('SIGTERM')
     await process.event('process:stopping')
+    // All else has stopped when the beat says that this process leads.
+    const listening = `SELECT FROM pg_stat_activity WHERE application_name = $1`
+    await eventually(async () => {
+      return (await bench.schema.database.query(listening, [`${name}-listen`])).length === 0
+    })
     beat.release()
     expect(await process.exited).toEqual({ code: 0, signal: null })
     await proxy.close()

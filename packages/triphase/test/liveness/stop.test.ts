@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { type Duration, defineTask, type Engine, unchecked } from '../../src/index.ts'
+import { Producer } from '../../src/queue/producer.ts'
 import { useEngines } from '../support/engines.ts'
 import { eventually } from '../support/processes.ts'
 
@@ -199,6 +200,22 @@ describe('stop and start', () => {
     await expect(never.start()).rejects.toMatchObject({ code: 'ENGINE_NOT_RUNNING' })
     await expect(once.start()).rejects.toMatchObject({ code: 'ENGINE_NOT_RUNNING' })
   })
+})
+
+test('a producer stops although too many outcomes wait to be written: the database may be away', async () => {
+  const producer = new Producer({
+    queue: 'default',
+    concurrency: 1,
+    claim: () => Promise.reject(new Error('nothing is to be claimed')),
+    run: async () => {},
+    handBack: () => {},
+    ready: () => new Promise(() => {}),
+    onClaimFailed: (error) => {
+      throw error
+    },
+  })
+  producer.start()
+  await producer.stop()
 })
 
 test('a handler that ignores its signal keeps its slot until it settles', async () => {

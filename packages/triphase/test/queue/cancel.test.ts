@@ -1,8 +1,10 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
-import { defineTask, pollingNotifier, snooze, TriphaseError, unchecked } from '../../src/index.ts'
+import { cancel, defineTask, pollingNotifier, snooze, TriphaseError, unchecked } from '../../src/index.ts'
 import { useEngines } from '../support/engines.ts'
+import { type FaultHandle, serverAddress, startFaultProxy } from '../support/fault-proxy.ts'
 import { Gate, jobIn } from '../support/jobs.ts'
+import { eventually } from '../support/processes.ts'
 
 const bench = useEngines()
 
@@ -176,6 +178,80 @@ describe('a running job', () => {
     await jobIn(client, id, 'cancelled')
     await worker.stop()
     expect(ends).toEqual(['job:cancelled'])
+  })
+})
+
+describe('news of a cancel that comes late', () => {
+  /** A job whose first run ends as cancelled by its handler, and that was brought back and runs again. */
+  async function twice(options: { url?: string; onFirst?: (id: string) => Promise<unknown> }) {
+    const gates = [new Gate(), new Gate()]
+    let calls = 0
+    const task = defineTask({
+      name: 'task',
+      input: unchecked<null>(),
+      run: async ({ signal }) => {
+        const call = calls++
+        await gates[call]!.pass()
+        signal.throwIfAborted()
+        return call === 0 ? cancel('not now') : 'done'
+      },
+    })
+    const worker = bench.engine({
+      tasks: [task],
+      queues: { default: 1 },
+      heartbeat: '30s',
+      deadAfter: '90s',
+      ...(options.url ? { url: options.url } : {}),
+    })
+    await worker.start()
+    const client = bench.engine()
+    const { id } = await client.enqueue(task, null)
+    await gates[0]!.reached
+    await options.onFirst?.(id)
+    gates[0]!.open()
+    await jobIn(client, id, 'cancelled')
+    expect(await client.retry(id)).toBe(true)
+    await gates[1]!.reached
+    return { id, client, worker, finish: () => gates[1]!.open() }
+  }
+
+  const beats = async () => {
+    const rows = await bench.schema.database.query<{ beat: string }>('SELECT beat FROM triphase.process')
+    return rows.reduce((sum, { beat }) => sum + Number(beat), 0)
+  }
+
+  test('as a hint: there is no request, so the job goes on', async () => {
+    const { id, client, finish } = await twice({})
+    const { database, schema } = bench.schema
+    const before = await beats()
+    await database.query('SELECT pg_notify($1, $2)', [
+      `triphase_${schema}`,
+      JSON.stringify({ kind: 'cancel', jobId: id }),
+    ])
+    await eventually(async () => (await beats()) > before)
+    finish()
+    expect((await jobIn(client, id, 'completed')).result).toBe('done')
+  })
+
+  test('as the reply to a heartbeat: it is about an earlier claim, so the job goes on', async () => {
+    const proxy = await startFaultProxy(serverAddress(bench.schema.url))
+    const held: FaultHandle[] = []
+    const { id, client, worker, finish } = await twice({
+      url: proxy.url(bench.schema.url),
+      onFirst: async (first) => {
+        held.push(proxy.onStatement(/SET beat = beat \+ 1/, 'hold-reply'))
+        expect(await bench.engine().cancel(first)).toBe('requested')
+        await held[0]!.hit
+      },
+    })
+    held[0]!.release()
+    const before = await beats()
+    await client.pauseQueue('default')
+    await eventually(async () => (await beats()) > before)
+    finish()
+    expect((await jobIn(client, id, 'completed')).result).toBe('done')
+    await worker.stop({ graceMs: 0 })
+    await proxy.close()
   })
 })
 

@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { describe, expect, test } from 'vitest'
 import { cancel, defineTask, discard, Permanent, unchecked } from '../../src/index.ts'
 import { useEngines } from '../support/engines.ts'
@@ -34,7 +35,9 @@ describe('a finished job that is wanted again', () => {
       name: 'task',
       input: unchecked<null>(),
       run: async ({ signal }) => {
-        await gates[calls++]!.pass()
+        const call = calls++
+        await gates[call]!.pass()
+        if (call === 0) await once(signal, 'abort')
         signal.throwIfAborted()
         return 'done'
       },
