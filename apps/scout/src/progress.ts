@@ -1,4 +1,5 @@
 import { firstPart } from './terminal.ts'
+import { counted, inWords } from './words.ts'
 
 /** How far a run is. */
 export interface Counts {
@@ -125,7 +126,7 @@ class Lines implements Progress {
     this.#lastLine = now
     this.#told = state
     const text = [
-      `${finished} of ${total} images`,
+      `${finished} of ${counted(total, 'image')}`,
       ...(failed > 0 ? [`${failed} failed`] : []),
       ...(rate === null ? [] : [`${rate.toFixed(1)} a second`]),
       ...(secondsLeft === null ? [] : [`${inWords(secondsLeft)} left`]),
@@ -138,12 +139,4 @@ class Lines implements Progress {
   }
 
   stop(): void {}
-}
-
-/** A length of time in at most two units. */
-export function inWords(seconds: number): string {
-  const whole = Math.ceil(seconds)
-  if (whole < 60) return `${whole} s`
-  if (whole < 3_600) return `${Math.floor(whole / 60)} min ${whole % 60} s`
-  return `${Math.floor(whole / 3_600)} h ${Math.floor((whole % 3_600) / 60)} min`
 }

@@ -1,8 +1,9 @@
 import Table from 'cli-table3'
 import type { CaptureResult } from './captures.ts'
 import type { ConnectionReport } from './connections.ts'
-import { type Counts, inWords } from './progress.ts'
+import type { Counts } from './progress.ts'
 import { firstPart, lastPart, printable, widthOf } from './terminal.ts'
+import { counted, inWords } from './words.ts'
 
 /** An image of the table: what is known of its capture, and what its files are called. */
 export interface ReportedImage extends CaptureResult {
@@ -66,7 +67,7 @@ export function summaryLine({ completed, failed, known }: Counts, unread: number
     ...(failed > 0 ? [`${failed} failed`] : []),
     ...(unread > 0 ? [`${unread} not looked at`] : []),
   ]
-  return `${completed + failed + unread} images: ${parts.join(', ')}.`
+  return `${counted(completed + failed + unread, 'image')}: ${parts.join(', ')}.`
 }
 
 /** A line for each image that is not analysed, and why; none when all are. */

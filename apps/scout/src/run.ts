@@ -10,7 +10,9 @@ import { ingestAll } from './ingest-all.ts'
 import type { Progress } from './progress.ts'
 import { connectionLines, failureLines, imageTable, summaryLine } from './report.ts'
 import { Tally } from './tally.ts'
+import { printable } from './terminal.ts'
 import { tellTroubles } from './troubles.ts'
+import { counted } from './words.ts'
 
 /** The images of a run, what they are called together, and what could not be looked at. */
 export interface Images {
@@ -60,7 +62,7 @@ export class Run {
   async work(): Promise<void> {
     const { backend, images, progress, signal } = this.#parts
     this.#say(
-      `${images.sources.length} images from ${images.name}, model ${backend.model.name}, database ${backend.databaseDescription}`,
+      `${counted(images.sources.length, 'image')} from ${printable(images.name)}, model ${backend.model.name}, database ${backend.databaseDescription}`,
     )
     await backend.start()
     const camera = await this.#whenReachable(() => findOrCreateCamera(backend.pool, images.name, PROFILE))
@@ -112,14 +114,14 @@ export class Run {
       if (status !== 'processing') this.#tally.settle(captureId, status)
     const { completed, total } = this.#tally.counts
     this.#say(
-      `Stopped with ${completed} of ${total} images analysed. Run the same command again for the rest.`,
+      `Stopped with ${completed} of ${counted(total, 'image')} analysed. Run the same command again for the rest.`,
     )
   }
 
   async #tellLeftovers(): Promise<void> {
     const live = await this.#whenReachable(() => this.#parts.backend.engine.counts())
     const waiting = live.reduce((sum, { count }) => sum + count, 0)
-    if (waiting > 0) this.#say(`${waiting} analyses were begun before and are not finished; they go on, too.`)
+    if (waiting > 0) this.#say(`Unfinished from before: ${counted(waiting, 'job')}, which will be done, too.`)
   }
 
   #aboutModel(): string[] {

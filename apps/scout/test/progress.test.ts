@@ -1,7 +1,8 @@
 import { PassThrough } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { describe, expect, test } from 'vitest'
-import { barLine, inWords, Rate, showProgress } from '../src/progress.ts'
+import { barLine, Rate, showProgress } from '../src/progress.ts'
+import { inWords } from '../src/words.ts'
 
 const counts = (completed: number, over = {}) => ({ total: 100, completed, failed: 0, known: 0, ...over })
 

@@ -53,8 +53,10 @@ async function expectWhole({ database, model }: Scene, images: number, paid: Pai
   for (const [job, before] of paid) expect({ job, calls: counts.get(job) }).toEqual({ job, calls: before })
 }
 
-async function untilDone(analyze: () => ScoutProcess): Promise<void> {
-  expect(await analyze().ended).toMatchObject({ code: 0, errors: '' })
+async function untilDone(analyze: () => ScoutProcess): Promise<string> {
+  const { code, output, errors } = await analyze().ended
+  expect({ code, errors }).toEqual({ code: 0, errors: '' })
+  return output
 }
 
 describe('killed and run again', () => {
@@ -69,7 +71,9 @@ describe('killed and run again', () => {
     const paid = await killed(scout, it)
     expect([...paid.values()]).toEqual([1, 1, 1, 1, 1])
     await it.model.behave()
-    await untilDone(it.analyze)
+    expect(await untilDone(it.analyze)).toMatch(
+      /\nUnfinished from before: \d+ jobs, which will be done, too\.\n/,
+    )
     await expectWhole(it, 20, paid)
     expect((await it.model.calls()).calls).toHaveLength(24)
   })

@@ -1,3 +1,4 @@
+import { createEngine } from 'triphase'
 import { describe, expect, test } from 'vitest'
 import { eventually } from '../../../../packages/triphase/test/support/processes.ts'
 import { setScene } from '../support/scene.ts'
@@ -87,5 +88,25 @@ describe.concurrent('told to stop', () => {
     expect(await scout.ended).toMatchObject({ code: 143, errors: '' })
     expect((await analyze().ended).code).toBe(0)
     expect((await model.calls()).calls).toHaveLength(40)
+  })
+
+  test('an analysis whose job was cancelled while it waited is named, and the next run does it', async ({
+    onTestFinished,
+  }) => {
+    const { analyze, model, database } = await setScene(2, onTestFinished)
+    await model.behave({ behaviour: { kind: 'hold' } })
+    const scout = analyze({ SCOUT_CONCURRENCY: '1' })
+    await model.calls(1)
+    await eventually(async () => (await database.analyses()).length === 2)
+    const waiting = (await database.analyses()).find(({ status }) => status === null)!
+    const engine = createEngine({ url: database.url })
+    onTestFinished(() => engine.stop())
+    expect(await engine.cancel(waiting.job_id)).toBe('cancelled')
+    await model.release()
+    const { code, output } = await scout.ended
+    expect(code).toBe(1)
+    expect(output).toContain(`\nfailed: ${waiting.file_name}: cancelled on request\n`)
+    expect((await analyze().ended).code).toBe(0)
+    expect((await model.calls()).calls).toHaveLength(2)
   })
 })

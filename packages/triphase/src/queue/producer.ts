@@ -31,12 +31,13 @@ export class Producer {
   #concurrency: number
   #paused = false
   #stopped = true
-  #stop = Promise.withResolvers<void>()
   #running = 0
   /** Claimed and not started, first in line last. */
   #waiting: RunningClaim[] = []
   #mayHaveWork = false
   #claiming: Promise<void> | undefined
+  /** The claim that is under way, or the last one. */
+  #claimed: Promise<void> | undefined
   #failures = 0
   #retry: NodeJS.Timeout | undefined
 
@@ -52,7 +53,6 @@ export class Producer {
 
   start(): void {
     this.#stopped = false
-    this.#stop = Promise.withResolvers()
     this.wake()
   }
 
@@ -77,10 +77,10 @@ export class Producer {
   /** Claims and starts nothing more; resolves when no claim is under way. */
   async stop(): Promise<void> {
     this.#stopped = true
-    this.#stop.resolve()
     clearTimeout(this.#retry)
     this.#handBackWaiting()
-    await this.#claiming
+    // Not for #claiming: while the database is away it may wait for outcomes to be written.
+    await this.#claimed
   }
 
   /** Nothing is to be claimed or started. */
@@ -100,13 +100,17 @@ export class Producer {
   }
 
   async #claimOnce(): Promise<void> {
-    // While the database is away nothing is written: a stop must not wait for it.
-    await Promise.race([this.#parts.ready(), this.#stop.promise])
+    await this.#parts.ready()
     // Slots that become free in the same turn of the event loop are filled by one claim.
     await new Promise((resolve) => setImmediate(resolve))
     const wanted = this.#concurrency + this.#lookahead.size(this.#concurrency)
     const limit = Math.min(wanted - this.#running - this.#waiting.length, LARGEST_CLAIM)
     if (limit <= 0 || this.#isClosed) return
+    this.#claimed = this.#claimUpTo(limit)
+    await this.#claimed
+  }
+
+  async #claimUpTo(limit: number): Promise<void> {
     this.#mayHaveWork = false
     try {
       const claims = await this.#parts.claim(limit)

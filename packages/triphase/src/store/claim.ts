@@ -4,12 +4,13 @@ import type { Database } from './database.ts'
 // Candidates come from job_suspect and job_available in order and are locked as they are read, one priority after the
 // other: an Append stops as soon as the limit is reached, so a later priority costs nothing then. The UPDATE finds them
 // by job_pkey through an array, so its plan does not depend on statistics. At most one suspect is claimed, and only
-// when the process runs none: a job that took two processes down must not take other suspects with it.
+// when the process runs none: a job that took two processes down must not take other suspects with it. A process that
+// was taken for dead and does not know it yet claims nothing (process_pkey).
 const CLAIM = /* sql */ `
 UPDATE triphase.job
 SET state = 'executing', claim_no = claim_no + 1, attempt = attempt + 1, process_id = $2,
     claimed_at = clock_timestamp()
-WHERE id = ANY (ARRAY(
+WHERE EXISTS (SELECT FROM triphase.process WHERE id = $2) AND id = ANY (ARRAY(
   SELECT id FROM (
     SELECT id FROM (
       SELECT id FROM triphase.job

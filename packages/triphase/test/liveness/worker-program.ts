@@ -45,7 +45,9 @@ const nap = defineTask({
   input: unchecked<{ ms: number }>(),
   run: async ({ input, signal, job }) => {
     signal.addEventListener('abort', () => print('aborted', { jobId: job.id, code: signal.reason.code }))
-    await new Promise((resolve) => setTimeout(resolve, input.ms))
+    const over = new Promise((resolve) => setTimeout(resolve, input.ms))
+    print('napping', { jobId: job.id })
+    await over
     print('napped', { jobId: job.id })
     return { pid: process.pid }
   },

@@ -66,7 +66,7 @@ describe.concurrent('a process that was stopped, rescued and continued (scaled)'
     })
     const other = scene.engine({ ...BEATING, tasks: [napHere], queues: { default: JOBS } })
     await other.enqueueMany(napHere, Array(JOBS).fill({ input: { ms: NAP_MS } }))
-    await eventually(() => sleeper.events('job:started').length === JOBS)
+    await eventually(() => sleeper.events('napping').length === JOBS)
     // Each nap is over while its process is stopped: it ends with the first timers after SIGCONT, before any beat.
     const over = lasting(NAP_MS)
     await stopUntilRescued(sleeper, other)
