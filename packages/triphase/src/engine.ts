@@ -273,7 +273,7 @@ export class Engine<Tx> {
       config: this.#config,
       database: this.#database,
       heartbeatDatabase: this.#heartbeatDatabase,
-      application: this.#transactor as Transactor<unknown>,
+      application: this.#hinting() as Transactor<unknown>,
       tasks: this.#tasks,
       notifier: this.#notifier,
       outbox: this.#outbox,
@@ -308,6 +308,16 @@ export class Engine<Tx> {
     else this.#hintsOf.get(tx as object)?.push(...hints)
     if (tx !== undefined && when === 'in-transaction') await notify(run, this.#config.schema, hints)
     return inserted
+  }
+
+  /** The application's transactor, with hints sent after each commit: also for jobs that a staged task enqueues. */
+  #hinting(): Transactor<Tx> {
+    const transactor = this.#transactor
+    return {
+      transaction: (work) => this.transaction(work),
+      execute: (tx, text, values) => transactor.execute(tx, text, values),
+      ...(transactor.query ? { query: transactor.query.bind(transactor) } : {}),
+    }
   }
 
   #inside(tx: Tx): RunStatement {

@@ -6,6 +6,9 @@ export interface RunOptions {
   onSignal?: (signal: NodeJS.Signals) => void
 }
 
+/** One Ctrl-C may arrive several times: from the terminal, and from npm and shells in between. */
+const SAME_SIGNAL_MS = 500
+
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const
 
 /**
@@ -20,10 +23,11 @@ const SIGNALS = ['SIGINT', 'SIGTERM'] as const
  */
 export async function run<Tx>(engine: Engine<Tx>, options: RunOptions = {}): Promise<NodeJS.Signals> {
   const signalled = Promise.withResolvers<NodeJS.Signals>()
-  let first: NodeJS.Signals | undefined
+  let firstAt: number | undefined
   const onSignal = (signal: NodeJS.Signals) => {
-    if (first) process.exit(signal === 'SIGINT' ? 130 : 143)
-    first = signal
+    if (firstAt !== undefined && performance.now() - firstAt < SAME_SIGNAL_MS) return
+    if (firstAt !== undefined) process.exit(signal === 'SIGINT' ? 130 : 143)
+    firstAt = performance.now()
     signalled.resolve(signal)
   }
   for (const signal of SIGNALS) process.on(signal, onSignal)

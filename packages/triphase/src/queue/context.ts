@@ -36,7 +36,8 @@ export class ExecutionContexts {
       job: { id, attempt, maxAttempts, tags, insertedAt },
       input,
       signal: claim.signal,
-      idempotencyKey: `${this.#parts.database.schema}-job-${id}`,
+      // With the time of enqueueing: ids begin anew in another database, and with them would the keys.
+      idempotencyKey: `${this.#parts.database.schema}-${id}-${insertedAt.getTime().toString(36)}`,
       enterPhase: (name) => {
         claim.enterPhase(name)
         this.#parts.telemetry.emit('job:phase', { ...claim.event(), phase: name })

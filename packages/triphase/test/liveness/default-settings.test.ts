@@ -56,13 +56,18 @@ describe.concurrent('at default settings', { timeout: 90_000 }, () => {
     const scene = await sceneOf(context)
     const proxy = await scene.proxy()
     const release = Promise.withResolvers<void>()
-    const held = defineTask({ name: 'hold', input: unchecked<unknown>(), run: () => release.promise })
+    let running = 0
+    const run = () => {
+      running++
+      return release.promise
+    }
+    const held = defineTask({ name: 'hold', input: unchecked<unknown>(), run })
     const options = { url: proxy.url(testUrl()), tasks: [held], queues: { default: JOBS / 2 } }
     const engines = [scene.engine(options), scene.engine(options)]
     const alarms = scene.alarmsOf(engines)
     await Promise.all(engines.map((engine) => engine.start()))
     await scene.engine().enqueueMany(held, holdMany)
-    await scene.executing(JOBS)
+    await eventually(() => running === JOBS)
     proxy.freeze(true)
     await lasting(OUTAGE_MS)
     proxy.freeze(false)

@@ -18,6 +18,7 @@ export interface WorkerSettings {
 
 interface Printed {
   aborted: { jobId: string; code: string }
+  napping: { jobId: string }
   napped: { jobId: string }
   ready: { processId: string; pid: number }
   signal: { signal: NodeJS.Signals }

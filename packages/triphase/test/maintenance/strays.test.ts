@@ -4,6 +4,7 @@ import { Janitor } from '../../src/maintenance/janitor.ts'
 import { Telemetry } from '../../src/telemetry.ts'
 import { sceneOf } from '../liveness/scene.ts'
 import { testUrl } from '../support/engines.ts'
+import { eventually } from '../support/processes.ts'
 
 const BEATING = { heartbeat: '200ms', deadAfter: '600ms' } as const
 const CLAIM = /UPDATE \w+\.job\s+SET state = 'executing'/
@@ -56,7 +57,12 @@ test.concurrent('what runs is no stray, however old its claim', async (context) 
   const scene = await sceneOf(context)
   const proxy = await scene.proxy()
   const release = Promise.withResolvers<void>()
-  const slow = defineTask({ name: 'slow', input: unchecked<unknown>(), run: () => release.promise })
+  let running = 0
+  const run = () => {
+    running++
+    return release.promise
+  }
+  const slow = defineTask({ name: 'slow', input: unchecked<unknown>(), run })
   const engine = scene.engine({
     ...BEATING,
     url: proxy.url(testUrl()),
@@ -65,7 +71,7 @@ test.concurrent('what runs is no stray, however old its claim', async (context) 
   })
   await engine.start()
   await engine.enqueueMany(slow, Array(3).fill({ input: {} }))
-  await scene.executing(3)
+  await eventually(() => running === 3)
   await scene.rows(`UPDATE triphase.job SET claimed_at = claimed_at - interval '1 hour'`)
   // A failed claim makes the process look for strays.
   const failed = engine.telemetry.next('statement:failed', ({ statement }) => statement === 'claim')
@@ -73,7 +79,7 @@ test.concurrent('what runs is no stray, however old its claim', async (context) 
   await engine.enqueue(slow, {})
   await lost.hit
   await failed
-  await scene.executing(4)
+  await eventually(() => running === 4)
   await scene.beats(3)
   release.resolve()
   await scene.allDone()

@@ -1,7 +1,7 @@
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { z } from 'zod'
-import { defineTask, type Hint, type Notifier } from '../../src/index.ts'
+import { defineStagedTask, defineTask, type Hint, type Notifier, unchecked } from '../../src/index.ts'
 import { testUrl, useEngines } from '../support/engines.ts'
 import { jobIn } from '../support/jobs.ts'
 
@@ -179,4 +179,19 @@ describe('hints', () => {
     await engine.stop()
     expect(log).toHaveLength(1)
   })
+})
+
+test('a job that a staged task enqueues in its commit is hinted at after that', async () => {
+  const order = defineStagedTask({
+    name: 'order',
+    input: unchecked<{ id: string }>(),
+    prepare: async () => null,
+    call: async () => 'paid',
+    commit: async ({ tx, input }) => void (await engine.enqueue(ship, { order: input.id }, { tx })),
+  })
+  const engine = bench.engine({ ...LONG, tasks: [ship, order], queues: { default: 2 } })
+  await engine.start()
+  const shipped = engine.telemetry.next('job:completed', ({ task }) => task === 'ship')
+  await engine.enqueue(order, { id: '17' })
+  expect(await shipped).toMatchObject({ result: '17' })
 })

@@ -36,7 +36,7 @@ describe('completed', () => {
       attempt: 1,
       maxAttempts: 10,
       tags: [],
-      idempotencyKey: `${bench.schema.schema}-job-${job.id}`,
+      idempotencyKey: `${bench.schema.schema}-${job.id}-${job.insertedAt.getTime().toString(36)}`,
       aborted: false,
     })
   })
@@ -54,7 +54,7 @@ describe('snoozed', () => {
       { maxAttempts: 1 },
     )
     expect(job).toMatchObject({ attempt: 1, result: { attempt: 1 } })
-    expect((job.result as { idempotencyKey: string }).idempotencyKey).toMatch(`-job-${job.id}`)
+    expect((job.result as { idempotencyKey: string }).idempotencyKey).toMatch(`-${job.id}-`)
     for (const [index, time] of times.slice(1).entries()) expect(time - times[index]!).toBeGreaterThan(55)
   })
 
