@@ -37,7 +37,7 @@ describe('analyze', () => {
     expect(calls).toHaveLength(6)
     const rows = await database.analyses()
     for (const row of rows) {
-      const call = calls.find(({ idempotencyKey }) => idempotencyKey?.endsWith(`job-${row.job_id}`))
+      const call = calls.find(({ idempotencyKey }) => idempotencyKey?.includes(`-${row.job_id}-`))
       expect(row).toMatchObject({ status: 'completed', analyses: 1, error: null })
       expect(row.observations).toEqual([{ label: 'thing', confidence: 0.9, text: `call ${call?.number}` }])
     }

@@ -26,7 +26,7 @@ async function killed(
 function callsByJob(calls: readonly RecordedCall[]): Map<string, number> {
   const counts = new Map<string, number>()
   for (const { idempotencyKey } of calls) {
-    const job = /job-(\d+)/.exec(idempotencyKey ?? '')?.[1] ?? ''
+    const job = /-(\d+)-/.exec(idempotencyKey ?? '')?.[1] ?? ''
     counts.set(job, (counts.get(job) ?? 0) + 1)
   }
   return counts
@@ -40,7 +40,7 @@ async function expectWhole({ database, model }: Scene, images: number, paid: Pai
   expect((await database.pool.query('SELECT FROM triphase.job_history')).rowCount).toBe(images)
   for (const { job_id, status, analyses, observations } of rows) {
     const texts = calls
-      .filter(({ idempotencyKey }) => idempotencyKey?.endsWith(`job-${job_id}`))
+      .filter(({ idempotencyKey }) => idempotencyKey?.includes(`-${job_id}-`))
       .map(({ number }) => `call ${number}`)
     expect({ status, analyses, observations: observations.length }).toEqual({
       status: 'completed',

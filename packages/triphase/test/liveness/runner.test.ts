@@ -66,6 +66,17 @@ describe('the runner', () => {
     expect(await engine.job(id)).toMatchObject({ attempt: 1, crashCount: 0 })
   })
 
+  test('takes signals that come at the same time for one', async () => {
+    const process = await runner()
+    const engine = bench.engine()
+    const { id } = await engine.enqueue(nap, { ms: 300 })
+    await process.event('job:started')
+    for (const signal of ['SIGINT', 'SIGINT', 'SIGTERM'] as const) process.kill(signal)
+    expect(await process.exited).toEqual({ code: 0, signal: null })
+    expect(process.events('signal')).toHaveLength(1)
+    expect(await engine.job(id)).toMatchObject({ state: 'completed' })
+  })
+
   test('hands unfinished jobs back when the grace period is over', async () => {
     const process = await runner({ grace: '100ms' })
     const engine = bench.engine()
