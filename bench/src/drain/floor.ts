@@ -2,7 +2,7 @@ import pg from 'pg'
 import { CLAIM, FINISH_BY_DELETE, FINISH_WITH_HISTORY } from '../floor/tables.ts'
 import { RunCount, runSubject, timed } from '../support/subject.ts'
 
-export interface DrainFloorOrder {
+interface DrainFloorOrder {
   jobs: number
   url: string
   batch: number

@@ -1,7 +1,7 @@
 import { createEngine, defineTask, unchecked } from 'triphase'
 import { RunCount, runSubject, timed } from '../support/subject.ts'
 
-export interface DrainOrder {
+interface DrainOrder {
   jobs: number
   url: string
   concurrency: number

@@ -4,7 +4,7 @@ import pg from 'pg'
 import { from as copyFrom } from 'pg-copy-streams'
 import { runSubject, timed } from '../support/subject.ts'
 
-export interface EnqueueFloorOrder {
+interface EnqueueFloorOrder {
   jobs: number
   url: string
   way: 'values' | 'unnamed' | 'unnest' | 'copy'

@@ -1,7 +1,7 @@
 import { createEngine, defineTask, unchecked } from 'triphase'
 import { runSubject, timed } from '../support/subject.ts'
 
-export interface EnqueueOrder {
+interface EnqueueOrder {
   jobs: number
   url: string
   /** Calls under way at a time. */

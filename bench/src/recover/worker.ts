@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { createEngine, defineTask, unchecked } from 'triphase'
 import { RunCount, runSubject } from '../support/subject.ts'
 
-export interface RecoverOrder {
+interface RecoverOrder {
   url: string
   jobs: number
 }

@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net'
 import { runSubject } from '../support/subject.ts'
 import { answerTo } from './analysis.ts'
 
-export interface ApiOrder {
+interface ApiOrder {
   answersAfterMs: number
 }
 

@@ -4,7 +4,7 @@ import { RunCount, runSubject, timed } from '../support/subject.ts'
 import { type Answer, COMPLETE, PREPARE } from './analysis.ts'
 import { type SlowCallsOrder, slowCall } from './call.ts'
 
-export interface TriphaseOrder extends SlowCallsOrder {
+interface TriphaseOrder extends SlowCallsOrder {
   staged: boolean
 }
 

@@ -26,7 +26,7 @@ export class Child extends Conversation {
     await this.ended
   }
 
-  /** Asks for a kind of message, and ends waiting when the process ends without it. */
+  /** Whoever still waits for a message of the process learns that none will come. */
   #ending(program: URL, code: unknown, signal: unknown): void {
     const reason = new Error(`${program.pathname} ended with ${signal ?? `code ${code}`}`)
     this.breakOff(reason)
