@@ -71,7 +71,8 @@ describe.concurrent('a database', () => {
     proxy.refuse(false)
     expect(await scout.ended).toMatchObject({ code: 0, errors: '' })
     await expectAllOnce(it, 30)
-  })
+    // A claim whose reply was cut off comes back after 20 s.
+  }, 90_000)
 
   test('whose connections are cut again and again, also after a commit that arrived, doubles nothing', async ({
     onTestFinished,
@@ -87,7 +88,7 @@ describe.concurrent('a database', () => {
     expect(await scout.ended).toMatchObject({ code: 0, errors: '' })
     await expectAllOnce(it, 20)
     expect((await it.database.pool.query('SELECT FROM triphase.job_history')).rowCount).toBe(20)
-  })
+  }, 90_000)
 
   test.for<[string, (url: URL) => void, RegExp]>([
     [

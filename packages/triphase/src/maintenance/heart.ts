@@ -23,7 +23,7 @@ export interface HeartParts {
 }
 
 /** A claim's reply takes no longer than this: the statement is given up long before. In milliseconds. */
-const STRAY_AFTER_MS = 45_000
+const STRAY_AFTER_MS = 20_000
 
 /** Says in one statement every few seconds that the process lives, and learns everything that it must know. */
 export class Heart {

@@ -39,7 +39,7 @@ stage.row('engine-claim-unanswered', async () => {
   await stage.engine('a')
   await lost.hit
   expect(await stage.job(id)).toMatchObject({ state: 'executing', attempt: 1 })
-  // The reply to a claim is waited for no longer than 45 s.
+  // The reply to a claim is waited for no longer than 15 s.
   await stage.sql(`UPDATE ${stage.schema}.job SET claimed_at = claimed_at - interval '1 minute'`)
   expect(await stage.seen('a', 'jobs:strays-returned')).toEqual({ jobIds: [id] })
   return id
