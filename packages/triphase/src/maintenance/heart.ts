@@ -24,6 +24,8 @@ export interface HeartParts {
 
 /** A claim's reply takes no longer than this: the statement is given up long before. In milliseconds. */
 const STRAY_AFTER_MS = 20_000
+/** The request of a claim that was given up may still reach the server: the kernel goes on sending for minutes. */
+const LOOK_FOR_STRAYS_MS = 5 * 60_000
 
 /** Says in one statement every few seconds that the process lives, and learns everything that it must know. */
 export class Heart {
@@ -64,7 +66,7 @@ export class Heart {
 
   /** A claim's reply did not arrive, so that jobs may have been claimed that nobody knows of here. */
   expectStrays(): void {
-    this.#strayUntil = performance.now() + 3 * STRAY_AFTER_MS
+    this.#strayUntil = performance.now() + LOOK_FOR_STRAYS_MS
   }
 
   beatNow(): void {

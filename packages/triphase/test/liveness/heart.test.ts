@@ -11,11 +11,14 @@ afterEach(() => void vi.useRealTimers())
 /** A heart whose beats end as they are told: after so many milliseconds, well or not. One peer, which never beats. */
 function heartWith(beats: readonly { afterMs: number; fails?: boolean }[]) {
   let began = 0
+  /** When each beat was asked to look for strays, since the start. */
+  const looks: number[] = []
   const silent = { id: '2', beat: '7', pid: 1, machine: null, pidStarted: null }
   const row = { alive: true, leads: false, peers: JSON.stringify([silent]), next_due_ms: null }
   const database = {
-    async query(sql: string) {
+    async query(sql: string, values: unknown[]) {
       if (/INSERT INTO triphase\.process/.test(sql)) return [{ id: '1' }]
+      if (values.at(-1) === true) looks.push(performance.now() - started)
       const { afterMs, fails } = beats[began++] ?? { afterMs: 0 }
       if (afterMs > 0) await new Promise((resolve) => setTimeout(resolve, afterMs))
       if (fails) throw new Error('no connection')
@@ -36,7 +39,7 @@ function heartWith(beats: readonly { afterMs: number; fails?: boolean }[]) {
   })
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
   const started = performance.now()
-  return { heart, dead, beats: () => began }
+  return { heart, dead, looks, beats: () => began }
 }
 
 async function firstDeath({ heart, dead }: ReturnType<typeof heartWith>): Promise<number> {
@@ -72,4 +75,17 @@ test('a slow beat is followed by a pause all the same, so that a slow database i
   const stopped = heart.stop()
   await vi.advanceTimersByTimeAsync(500)
   await stopped
+})
+
+test('strays are looked for only after a claim was given up, and then for minutes: it may still reach the server', async () => {
+  const { heart, looks } = heartWith([])
+  await heart.start()
+  await vi.advanceTimersByTimeAsync(60_000)
+  expect(looks).toEqual([])
+  heart.expectStrays()
+  await vi.advanceTimersByTimeAsync(600_000)
+  await heart.stop()
+  expect(looks[0]).toBeGreaterThanOrEqual(60_000)
+  expect(looks.at(-1)).toBeGreaterThan(60_000 + 180_000)
+  expect(looks.at(-1)).toBeLessThan(600_000)
 })
