@@ -28,88 +28,11 @@ export interface AttemptRow {
   phases: string
 }
 
-// `CASE WHEN … IN` keeps the fence a hashed filter over the rows found by job_pkey: as a plain IN it becomes a join,
-// whose order would hang on statistics that are stale by the time a queue fills.
-// A job leaves `job` and enters history in this one statement, so its id is in exactly one of them. What hangs on it
-// is removed by its primary key; most jobs have none of it, and say so in the row.
 const FINISH = /* sql */ `
-WITH ack AS (
-  SELECT * FROM unnest(
-    $1::bigint[], $2::int[], $3::text[], $4::json[], $5::json[], $6::text[], $7::int[], $8::real[], $9::real[],
-    $10::real[], $11::json[], $12::text[]
-  ) AS t(job_id, claim_no, state, result, error, outcome, checkouts, wait_ms, hold_ms, longest_hold_ms, phases,
-         drop_steps)
-), gone AS (
-  DELETE FROM triphase.job
-  WHERE id = ANY ($1::bigint[]) AND state = 'executing'
-    AND CASE WHEN (id, claim_no) IN (SELECT a.job_id, a.claim_no FROM ack a) THEN true ELSE false END
-  RETURNING *
-), finished AS (
-  INSERT INTO triphase.job_history (
-    id, run_at, inserted_at, claimed_at, process_id, claim_no, attempt, max_attempts, timeout_ms, priority,
-    crash_count, max_crashes, queue, task, state, input, result, error, tags, unique_key, traceparent,
-    task_version, weight, parent_id, group_id, concurrency_key, tenant, codec)
-  SELECT g.id, g.run_at, g.inserted_at, g.claimed_at, g.process_id, g.claim_no, g.attempt, g.max_attempts,
-         g.timeout_ms, g.priority, g.crash_count, g.max_crashes, g.queue, g.task, a.state, g.input, a.result,
-         a.error, g.tags, g.unique_key, g.traceparent, g.task_version, g.weight, g.parent_id, g.group_id,
-         g.concurrency_key, g.tenant, g.codec
-  FROM gone g JOIN ack a ON a.job_id = g.id
-), kept AS (
-  INSERT INTO triphase.job_attempt (
-    job_id, started_at, process_id, claim_no, attempt, checkouts, wait_ms, hold_ms, longest_hold_ms, queue, task,
-    outcome, error, phases)
-  SELECT g.id, g.claimed_at, g.process_id, g.claim_no, g.attempt, a.checkouts, a.wait_ms, a.hold_ms,
-         a.longest_hold_ms, g.queue, g.task, a.outcome, a.error, a.phases
-  FROM gone g JOIN ack a ON a.job_id = g.id WHERE a.outcome IS NOT NULL
-), freed AS (
-  DELETE FROM triphase.job_unique
-  WHERE key = ANY (ARRAY(SELECT unique_key FROM gone WHERE unique_key IS NOT NULL))
-    AND job_id = ANY ($1::bigint[]) AND coalesce(expires_at <= clock_timestamp(), true)
-), answered AS (
-  DELETE FROM triphase.answer x
-  WHERE x.job_id = ANY (ARRAY(
-    SELECT g.id FROM gone g JOIN ack a ON a.job_id = g.id
-    WHERE (a.state = 'completed' AND a.outcome IS NOT NULL) OR a.drop_steps IS NOT NULL))
-    AND EXISTS (
-      SELECT FROM ack a WHERE a.job_id = x.job_id
-        AND (a.state = 'completed' OR a.drop_steps = '{}' OR x.step = ANY (a.drop_steps::text[])))
-)
-SELECT id::text FROM gone`
+SELECT id::text FROM triphase.finish_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) AS id`
 
-// Back to waiting: the same fence. A job that is due at once takes a new place at the end of its queue.
 const RESCHEDULE = /* sql */ `
-WITH ack AS (
-  SELECT * FROM unnest(
-    $1::bigint[], $2::int[], $3::text[], $4::float8[], $5::int[], $6::json[], $7::text[], $8::int[], $9::real[],
-    $10::real[], $11::real[], $12::json[], $13::text[]
-  ) AS t(job_id, claim_no, state, delay_ms, given_back, error, outcome, checkouts, wait_ms, hold_ms,
-         longest_hold_ms, phases, drop_steps)
-), held AS (
-  SELECT id, claimed_at, process_id, claim_no, attempt, queue, task FROM triphase.job
-  WHERE id = ANY ($1::bigint[]) AND state = 'executing'
-    AND CASE WHEN (id, claim_no) IN (SELECT a.job_id, a.claim_no FROM ack a) THEN true ELSE false END
-  ORDER BY id FOR UPDATE
-), back AS (
-  UPDATE triphase.job
-  SET state = a.state, run_at = clock_timestamp() + a.delay_ms * interval '1 millisecond',
-      attempt = greatest(job.attempt - a.given_back, 0), process_id = NULL, claimed_at = NULL,
-      position = CASE WHEN a.state = 'available' THEN nextval('triphase.job_position') ELSE job.position END
-  FROM ack a
-  WHERE job.id = ANY (ARRAY(SELECT id FROM held)) AND a.job_id = job.id
-  RETURNING job.id
-), kept AS (
-  INSERT INTO triphase.job_attempt (
-    job_id, started_at, process_id, claim_no, attempt, checkouts, wait_ms, hold_ms, longest_hold_ms, queue, task,
-    outcome, error, phases)
-  SELECT h.id, h.claimed_at, h.process_id, h.claim_no, h.attempt, a.checkouts, a.wait_ms, a.hold_ms,
-         a.longest_hold_ms, h.queue, h.task, a.outcome, a.error, a.phases
-  FROM held h JOIN ack a ON a.job_id = h.id WHERE a.outcome IS NOT NULL
-), dropped AS (
-  DELETE FROM triphase.answer x USING ack a
-  WHERE x.job_id = ANY (ARRAY(SELECT id FROM held)) AND x.job_id = a.job_id AND a.drop_steps IS NOT NULL
-    AND (a.drop_steps = '{}' OR x.step = ANY (a.drop_steps::text[]))
-)
-SELECT id::text FROM held`
+SELECT id::text FROM triphase.reschedule_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS id`
 
 // A transaction that is about to commit the ack holds the job's row (job_pkey). Waiting for it is a statement of its
 // own: the one that reads afterwards needs a snapshot that was taken after the wait.

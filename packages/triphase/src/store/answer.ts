@@ -3,19 +3,7 @@ import type { Database } from './database.ts'
 const FIND = /* sql */ `
 SELECT step, answer::text AS answer FROM triphase.answer WHERE job_id = $1`
 
-// Not fenced: an answer that was paid for is kept, whoever holds the job now. The first writer wins (answer_pkey);
-// the second gets the first one's answer. A job that is gone needs no answer.
-const STORE = /* sql */ `
-WITH stored AS (
-  INSERT INTO triphase.answer (job_id, claim_no, step, answer)
-  SELECT $1, $2, $3, $4::json WHERE EXISTS (SELECT FROM triphase.job WHERE id = $1)
-  ON CONFLICT (job_id, step) DO NOTHING
-  RETURNING 1
-)
-SELECT NULL::text AS answer, true AS first FROM stored
-UNION ALL
-SELECT answer::text, false FROM triphase.answer
-WHERE job_id = $1 AND step = $3 AND NOT EXISTS (SELECT FROM stored)`
+const STORE = /* sql */ `SELECT answer, first FROM triphase.store_answer($1, $2, $3, $4)`
 
 /** A job's stored answers by step, as JSON text. */
 export async function findAnswers(database: Database, jobId: string): Promise<Map<string, string>> {

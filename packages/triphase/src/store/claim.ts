@@ -1,52 +1,7 @@
 import type { ClaimedJob } from '../job.ts'
 import type { Database } from './database.ts'
 
-// Candidates come from job_suspect and job_available in order and are locked as they are read, one priority after the
-// other: an Append stops as soon as the limit is reached, so a later priority costs nothing then. The UPDATE finds them
-// by job_pkey through an array, so its plan does not depend on statistics. At most one suspect is claimed, and only
-// when the process runs none: a job that took two processes down must not take other suspects with it. A process that
-// was taken for dead and does not know it yet claims nothing (process_pkey).
-const CLAIM = /* sql */ `
-UPDATE triphase.job
-SET state = 'executing', claim_no = claim_no + 1, attempt = attempt + 1, process_id = $2,
-    claimed_at = clock_timestamp()
-WHERE EXISTS (SELECT FROM triphase.process WHERE id = $2) AND id = ANY (ARRAY(
-  SELECT id FROM (
-    SELECT id FROM (
-      SELECT id FROM triphase.job
-      WHERE queue = $1 AND state = 'available' AND crash_count >= 2
-      ORDER BY priority, position LIMIT $4 FOR UPDATE SKIP LOCKED
-    ) suspect
-    UNION ALL
-    SELECT id FROM (
-      SELECT id FROM triphase.job
-      WHERE queue = $1 AND state = 'available' AND crash_count < 2 AND priority = 0 AND position > $5
-      ORDER BY position LIMIT $3 FOR UPDATE SKIP LOCKED
-    ) urgent
-    UNION ALL
-    SELECT id FROM (
-      SELECT id FROM triphase.job
-      WHERE queue = $1 AND state = 'available' AND crash_count < 2 AND priority = 1 AND position > $6
-      ORDER BY position LIMIT $3 FOR UPDATE SKIP LOCKED
-    ) high
-    UNION ALL
-    SELECT id FROM (
-      SELECT id FROM triphase.job
-      WHERE queue = $1 AND state = 'available' AND crash_count < 2 AND priority = 2 AND position > $7
-      ORDER BY position LIMIT $3 FOR UPDATE SKIP LOCKED
-    ) normal
-    UNION ALL
-    SELECT id FROM (
-      SELECT id FROM triphase.job
-      WHERE queue = $1 AND state = 'available' AND crash_count < 2 AND priority = 3 AND position > $8
-      ORDER BY position LIMIT $3 FOR UPDATE SKIP LOCKED
-    ) low
-  ) candidate LIMIT $3
-))
-RETURNING id::text, claim_no, attempt, max_attempts, crash_count, timeout_ms, queue, task, input::text, tags,
-          inserted_at, claimed_at, traceparent, priority, position::text,
-          pg_snapshot_xmin(pg_current_snapshot())::text AS oldest_open,
-          pg_snapshot_xmax(pg_current_snapshot())::text AS horizon`
+const CLAIM = /* sql */ `SELECT * FROM triphase.claim_jobs($1, $2, $3, $4, $5, $6, $7, $8)`
 
 /** What a claim says of the queue, beyond its jobs: how far it reached, and which transactions it could not see. */
 export interface ClaimReceipt {

@@ -29,74 +29,14 @@ export interface InsertedJob {
 /** Runs one statement: the engine's own pool, or the caller's transaction. */
 export type RunStatement = (text: string, values: readonly unknown[]) => Promise<unknown[]>
 
-// `due` is drawn once a row; a job is available at once unless it is due later.
 const INSERT = /* sql */ `
-WITH new AS (
-  SELECT t.*, coalesce(t.run_at, clock_timestamp() + t.delay_ms * interval '1 millisecond') AS due,
-         coalesce(t.run_at > clock_timestamp(), t.delay_ms > 0) AS later
-  FROM unnest(
-    $1::text[], $2::text[], $3::smallint[], $4::json[], $5::int[], $6::smallint[], $7::int[], $8::float8[],
-    $9::timestamptz[], $10::text[], $11::text[]
-  ) WITH ORDINALITY AS t(
-    task, queue, priority, input, max_attempts, max_crashes, timeout_ms, delay_ms, run_at, tags, traceparent, n
-  )
-)
-INSERT INTO triphase.job
-  (task, queue, state, priority, run_at, max_attempts, max_crashes, timeout_ms, input, tags, traceparent)
-SELECT task, queue, CASE WHEN later THEN 'scheduled' ELSE 'available' END, priority, due, max_attempts,
-       max_crashes, timeout_ms, input, tags::text[], traceparent
-FROM new ORDER BY n
-RETURNING id::text AS id`
+SELECT id::text FROM triphase.insert_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS id`
 
-// One job, by far the most common case: a plain VALUES is planned in a fraction of the time of eleven arrays.
 const INSERT_ONE = /* sql */ `
-INSERT INTO triphase.job
-  (task, queue, state, priority, run_at, max_attempts, max_crashes, timeout_ms, input, tags, traceparent)
-VALUES (
-  $1, $2, CASE WHEN coalesce($9::timestamptz > clock_timestamp(), $8::float8 > 0) THEN 'scheduled' ELSE 'available' END,
-  $3, coalesce($9::timestamptz, clock_timestamp() + $8::float8 * interval '1 millisecond'), $4, $5, $6, $7,
-  $10::text[], $11)
-RETURNING id::text AS id`
+SELECT id::text FROM triphase.insert_job($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS id`
 
-// The key decides: whoever gets it writes the job. A key is taken over once its period is over and its job is gone
-// (job_pkey). ON CONFLICT waits for a concurrent holder to commit or roll back; keys are given in order, so that two
-// such statements cannot deadlock. After that wait the key is read as it is now, its job still as of before the wait:
-// so only a key that has not changed since (the same ctid) is taken over, or its new holder's job would seem gone.
-// A key that was committed by somebody else while this statement ran is in neither part of the answer: the caller
-// asks again.
 const INSERT_UNIQUE = /* sql */ `
-WITH new AS (
-  SELECT t.*, coalesce(t.run_at, clock_timestamp() + t.delay_ms * interval '1 millisecond') AS due,
-         coalesce(t.run_at > clock_timestamp(), t.delay_ms > 0) AS later
-  FROM unnest(
-    $1::text[], $2::text[], $3::smallint[], $4::json[], $5::int[], $6::smallint[], $7::int[], $8::float8[],
-    $9::timestamptz[], $10::text[], $11::text[], $12::text[], $13::float8[]
-  ) AS t(
-    task, queue, priority, input, max_attempts, max_crashes, timeout_ms, delay_ms, run_at, tags, traceparent,
-    unique_key, unique_for_ms
-  )
-), taken AS (
-  INSERT INTO triphase.job_unique AS u (key, job_id, expires_at)
-  SELECT unique_key, nextval('triphase.job_id'), clock_timestamp() + unique_for_ms * interval '1 millisecond'
-  FROM new ORDER BY unique_key
-  ON CONFLICT (key) DO UPDATE SET job_id = excluded.job_id, expires_at = excluded.expires_at
-    WHERE coalesce(u.expires_at <= clock_timestamp(), true)
-      AND EXISTS (SELECT FROM triphase.job_unique seen WHERE seen.key = u.key AND seen.ctid = u.ctid)
-      AND NOT EXISTS (SELECT FROM triphase.job WHERE job.id = u.job_id)
-  RETURNING key, job_id
-), inserted AS (
-  INSERT INTO triphase.job
-    (id, task, queue, state, priority, run_at, max_attempts, max_crashes, timeout_ms, input, tags, traceparent,
-     unique_key)
-  SELECT taken.job_id, task, queue, CASE WHEN later THEN 'scheduled' ELSE 'available' END, priority, due,
-         max_attempts, max_crashes, timeout_ms, input, tags::text[], traceparent, unique_key
-  FROM new JOIN taken ON taken.key = new.unique_key
-  RETURNING id, unique_key
-)
-SELECT unique_key AS key, id::text AS id, true AS created FROM inserted
-UNION ALL
-SELECT u.key, u.job_id::text, false FROM triphase.job_unique u
-WHERE u.key = ANY ($12::text[]) AND NOT EXISTS (SELECT FROM taken WHERE taken.key = u.key)`
+SELECT key, id, created FROM triphase.insert_unique_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`
 
 /** Writes jobs without unique keys, in one statement; ids come in the order of the jobs. */
 export async function insertJobs(run: RunStatement, jobs: readonly NewJob[]): Promise<InsertedJob[]> {

@@ -146,7 +146,7 @@ describe.concurrent('a database that goes away in the middle', () => {
     const engine = scene.engine({ url: proxy.url(testUrl()), tasks: [task], queues: { default: 1 } })
     await engine.start()
     const faults = ['57P01', '57P03', '08006', '53300', '40P01'].map((sqlstate) =>
-      proxy.onStatement(/INSERT INTO \w+\.job_history/, 'error', { sqlstate }),
+      proxy.onStatement(/\.finish_jobs\(/, 'error', { sqlstate }),
     )
     const { id } = await engine.enqueue(task, { ms: 0 })
     await expectEachDoneOnce(scene, [id], runs)

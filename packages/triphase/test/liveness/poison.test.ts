@@ -108,7 +108,7 @@ test.concurrent('the next suspect begins when the outcome of the last one is wri
   const engine = scene.engine({ url: proxy.url(testUrl()), tasks: [task], queues: { default: 2 } })
   const jobs = await engine.enqueueMany(task, Array(2).fill({ input: {} }))
   await scene.rows(`UPDATE triphase.job SET crash_count = 2`)
-  const ack = proxy.onStatement(/INSERT INTO \w+\.job_history/, 'hold-before')
+  const ack = proxy.onStatement(/\.finish_jobs\(/, 'hold-before')
   await engine.start()
   await ack.hit
   // The claims that these cause find the suspects' place taken.

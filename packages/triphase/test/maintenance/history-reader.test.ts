@@ -111,7 +111,7 @@ test('a plain DROP would have waited for the reader, and every ack for the DROP'
     acked = true
   })
   const blocked = `SELECT FROM pg_stat_activity a JOIN pg_stat_activity b ON b.pid = ANY (pg_blocking_pids(a.pid))
-    WHERE a.application_name = 'triphase-engine' AND a.query LIKE '%job_history%' AND b.application_name = 'dropper'`
+    WHERE a.application_name = 'triphase-engine' AND a.query LIKE '%finish_jobs%' AND b.application_name = 'dropper'`
   await engine.enqueue(task, {})
   await eventually(async () => (await scene.rows(blocked)).length > 0)
   expect(acked).toBe(false)

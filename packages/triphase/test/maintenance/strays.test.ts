@@ -7,7 +7,7 @@ import { testUrl } from '../support/engines.ts'
 import { eventually } from '../support/processes.ts'
 
 const BEATING = { heartbeat: '200ms', deadAfter: '600ms' } as const
-const CLAIM = /UPDATE \w+\.job\s+SET state = 'executing'/
+const CLAIM = /\.claim_jobs\(/
 const JOBS = 10
 
 const task = defineTask({ name: 'task', input: unchecked<unknown>(), run: () => 'done' })

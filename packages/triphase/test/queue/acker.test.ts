@@ -11,8 +11,8 @@ import { jobIn } from '../support/jobs.ts'
 import { ackOf, claim, insertClaimed, insertMany, insertProcess, rowsOf } from '../support/store-jobs.ts'
 
 const bench = useEngines()
-const FINISH = /INSERT INTO \S+\.job_history/
-const RESCHEDULE = /given_back/
+const FINISH = /\.finish_jobs\(/
+const RESCHEDULE = /\.reschedule_jobs\(/
 
 interface Through {
   acker: Acker
@@ -194,7 +194,7 @@ describe('batches', () => {
     await withAcker(async ({ acker, proxy }) => {
       const { database } = bench.schema
       const jobs = await claimMany(40)
-      const held = proxy.onStatement(/job_history|given_back/, 'hold-before')
+      const held = proxy.onStatement(/\.(finish|reschedule)_jobs\(/, 'hold-before')
       const innocent = state === 'retryable' ? ackOf(jobs[0]!, 'retryable') : ackOf(jobs[0]!, 'completed')
       const acks = [acker.add(innocent)]
       await held.hit

@@ -6,18 +6,18 @@ const APPLICATION = {
   'prepare writes': /^INSERT INTO [\w.]+_note/,
   'query in call': /^SELECT 'in call'/,
   'commit writes': /^UPDATE [\w.]+_note/,
-  ack: /DELETE FROM \w+\.job\b/,
+  ack: /\.finish_jobs\(/,
   commit: /^COMMIT/,
 }
 
 /** And on the engine's. */
 const ENGINE = {
-  claim: /SET state = 'executing'/,
+  claim: /\.claim_jobs\(/,
   'look up answers': /^\s*SELECT step, answer/,
-  'store answer': /INSERT INTO \w+\.answer/,
+  'store answer': /\.store_answer\(/,
   beat: /SET beat = beat/,
-  'ack failure': /SELECT id::text FROM held/,
-  finish: /DELETE FROM \w+\.job\b/,
+  'ack failure': /\.reschedule_jobs\(/,
+  finish: /\.finish_jobs\(/,
   'wait for commit': /FOR SHARE/,
 }
 
