@@ -4,6 +4,7 @@ import { type EngineConfig, type EngineOptions, resolveConfig } from './config.t
 import { storedError, TriphaseError } from './errors.ts'
 import type { Job, JobState } from './job.ts'
 import type { Hint, Notifier } from './notifier.ts'
+import { SHARED_POOL, sameUserAndDatabase, shareServerConnections } from './maintenance/poolers.ts'
 import { postgresNotifier } from './notifiers/postgres.ts'
 import { type EnqueueOptions, Enqueuer } from './queue/enqueuer.ts'
 import { HintOutbox } from './queue/hints.ts'
@@ -13,6 +14,7 @@ import { type InsertedJob, onEnginePool, type RunStatement } from './store/inser
 import { countLiveJobs, findJob, type JobAttempt, jobAttempts } from './store/inspect.ts'
 import { migrate, requireCompatible } from './store/migrate.ts'
 import { notify } from './store/notify.ts'
+import { describeServer, type ServerDescription } from './store/server.ts'
 import { pauseQueue, resumeQueue, setQueueConcurrency } from './store/queue.ts'
 import { retryJob } from './store/retry-job.ts'
 import { openApplicationPool, pgTransactor, type Transactor } from './store/transactor.ts'
@@ -86,16 +88,19 @@ export class Engine<Tx> {
    * Brings the schema up to date. Safe to call from every process at every start.
    *
    * @returns the versions that were applied.
-   * @throws {TriphaseError} `NO_PERMISSION`, `SCHEMA_TOO_NEW`, `MIGRATION_LOCKED`, `CONNECTION_FAILED`.
+   * @throws {TriphaseError} `NO_PERMISSION`, `SCHEMA_TOO_NEW`, `MIGRATION_LOCKED`, `SERVER_TOO_OLD`,
+   * `CONNECTION_FAILED`, `LOGIN_REFUSED`.
    */
-  migrate(): Promise<number[]> {
+  async migrate(): Promise<number[]> {
+    await describeServer(this.#database)
     return migrate(this.#database, this.#config.retentionMs)
   }
 
   /**
    * Starts to work on the configured queues.
    *
-   * @throws {TriphaseError} `MIGRATION_NEEDED`, `SCHEMA_TOO_NEW`, `NO_PERMISSION`, `CONNECTION_FAILED`.
+   * @throws {TriphaseError} `MIGRATION_NEEDED`, `SCHEMA_TOO_NEW`, `SERVER_TOO_OLD`, `NO_PERMISSION`,
+   * `CONNECTION_FAILED`, `LOGIN_REFUSED`.
    */
   start(): Promise<void> {
     if (this.#stopping) return Promise.reject(wasStopped())
@@ -268,6 +273,7 @@ export class Engine<Tx> {
   }
 
   async #start(): Promise<void> {
+    const server = await describeServer(this.#database)
     await requireCompatible(this.#database)
     const worker = new Worker({
       config: this.#config,
@@ -281,6 +287,38 @@ export class Engine<Tx> {
     })
     await worker.start()
     this.#worker = worker
+    void this.#lookAtPoolers(server)
+  }
+
+  /** Says what stands between the engine and its server, and whether that makes the two pools one. */
+  async #lookAtPoolers({ version, behindPooler }: ServerDescription): Promise<void> {
+    const found = (pooler: 'none' | 'session' | 'transaction') =>
+      this.telemetry.emit('server:found', { version, pooler })
+    if (!behindPooler) return found('none')
+    try {
+      const engine = onEnginePool(this.#database)
+      const shares = await shareServerConnections(engine, onEnginePool(this.#heartbeatDatabase))
+      found(shares ? 'transaction' : 'session')
+      const { engine: own, application } = this.#config
+      const sameUrl = this.#pool !== undefined && sameUserAndDatabase(own.url, application.url)
+      if (sameUrl || (await shareServerConnections(engine, this.#onApplication())))
+        this.telemetry.emit('config:warning', { message: SHARED_POOL })
+    } catch (error) {
+      if (this.#stopping) return
+      const failed = { statement: 'look for a pooler', error: storedError(error), retryInMs: null }
+      this.telemetry.emit('statement:failed', failed)
+    }
+  }
+
+  /** Single statements of the application. */
+  #onApplication(): RunStatement {
+    const { query, transaction, execute } = this.#transactor
+    return async (text, values) => {
+      const ran = query
+        ? query.call(this.#transactor, text, values)
+        : transaction.call(this.#transactor, (tx) => execute.call(this.#transactor, tx as Tx, text, values))
+      return ((await ran) as { rows: unknown[] }).rows
+    }
   }
 
   async #stop(graceMs: number): Promise<void> {

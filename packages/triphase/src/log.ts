@@ -70,6 +70,10 @@ const LINES: { [Name in keyof TelemetryEvents]?: Line<Name> } = {
     'warn',
     `${event.jobIds.length} jobs were claimed but never arrived; they run again`,
   ],
+  'server:found': ({ version, pooler }) =>
+    pooler === 'none'
+      ? ['debug', `PostgreSQL ${version}`]
+      : ['info', `PostgreSQL ${version} behind a pooler in ${pooler} mode`],
   'process:started': (event) => ['info', `process ${event.processId} works`],
   'process:stopping': (event) => [
     'info',

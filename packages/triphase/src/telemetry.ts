@@ -44,6 +44,8 @@ export interface TelemetryEvents {
   'jobs:staged': { count: number }
   'jobs:rescued': { processId: string; again: string[]; discarded: string[] }
   'jobs:strays-returned': { jobIds: string[] }
+  /** What the engine talks to. `transaction`: a pooler shares server connections between clients; `session`: it seems not to. */
+  'server:found': { version: string; pooler: 'none' | 'session' | 'transaction' }
   'process:started': { processId: string; name: string }
   'process:stopping': { processId: string; running: number; graceMs: number }
   'process:stopped': { processId: string; handedBack: number }

@@ -30,6 +30,7 @@ const EVENTS: { [Name in keyof TelemetryEvents]: TelemetryEvents[Name] } = {
   'jobs:staged': { count: 3 },
   'jobs:rescued': { processId: '4', again: ['1', '2'], discarded: ['3'] },
   'jobs:strays-returned': { jobIds: ['1'] },
+  'server:found': { version: '18.4', pooler: 'transaction' },
   'process:started': { processId: '4', name: 'app' },
   'process:stopping': { processId: '4', running: 2, graceMs: 25_000 },
   'process:stopped': { processId: '4', handedBack: 1 },

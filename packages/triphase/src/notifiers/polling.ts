@@ -6,68 +6,115 @@ import { queuesWithWork } from '../store/heartbeat.ts'
 export interface PollingOptions {
   /** Pause between two questions while there is work, in milliseconds. Default 50. */
   minMs?: number
-  /** Longest pause, in milliseconds; beyond it the heartbeat asks anyway. Default 4000. */
+  /** Longest pause, in milliseconds. Default 5000. */
   maxMs?: number
 }
 
 /**
  * No notifications at all: one cheap question for all queues, often while there is work and more and more rarely when
  * there is none. For databases behind a transaction-mode pooler without a direct connection.
+ *
+ * The pause is a twentieth of the time since work was last seen, within `minMs` and `maxMs`: with the defaults at most
+ * 1,200 questions a minute while jobs come, and 12 a minute after 100 s without any.
+ *
+ * @example
+ * createEngine({ url: process.env.PGBOUNCER_URL, notifier: pollingNotifier(), queues: { default: 10 } })
  */
 export function pollingNotifier(options: PollingOptions = {}): Notifier {
-  const minMs = options.minMs ?? 50
-  const maxMs = options.maxMs ?? 4_000
-  let context: NotifierContext | undefined
-  let timer: NodeJS.Timeout | undefined
-  let pause = minMs
-
-  function again(): void {
-    clearTimeout(timer)
-    if (context) timer = setTimeout(() => void poll(), pause)
-  }
-
-  async function poll(): Promise<void> {
-    const current = context
-    if (!current) return
-    try {
-      const queues = await queuesWithWork(current.database, current.queues)
-      if (context !== current) return
-      pause = queues.length > 0 ? minMs : Math.min(maxMs, pause * 1.5)
-      for (const queue of queues) current.receive({ kind: 'available', queue })
-    } catch (error) {
-      pause = Math.min(maxMs, pause * 2)
-      current.telemetry.emit('statement:failed', {
-        statement: 'poll',
-        error: storedError(error),
-        retryInMs: pause,
-      })
-    }
-    if (context === current) again()
-  }
-
+  let poller: Poller | undefined
   return {
     name: 'polling',
-    async start(given) {
-      context = given
-      pause = minMs
-      again()
+    async start(context) {
+      poller?.stop()
+      poller = new Poller(context, options)
+      poller.start()
     },
     async publish(_database, hints) {
       // Own hints are worth following at once; other processes find the work by asking.
-      for (const hint of hints) context?.receive(hint)
-      if (pause > minMs && context) {
-        pause = minMs
-        again()
-      }
+      for (const hint of hints) poller?.context.receive(hint)
+      if (hints.length > 0) poller?.quicken()
     },
     observe(foundWork) {
-      if (!foundWork || pause === minMs || !context) return
-      pause = minMs
-      again()
+      if (foundWork) poller?.quicken()
     },
     async stop() {
-      context = undefined
-      clearTimeout(timer)
+      poller?.stop()
+      poller = undefined
     },
+  }
+}
+
+const DEFAULTS = { minMs: 50, maxMs: 5_000 }
+/** Pauses that go into the time since work was last seen. */
+const PAUSES = 20
+const FAILED_MS = 100
+
+/** Asks for work, at a pace that follows how long there has been none. */
+export class Poller {
+  readonly context: NotifierContext
+  readonly #minMs: number
+  readonly #maxMs: number
+  #timer: NodeJS.Timeout | undefined
+  #running = false
+  #asking = false
+  #workSeen = 0
+  #pause = 0
+  #failures = 0
+
+  constructor(context: NotifierContext, options: PollingOptions = {}) {
+    this.context = context
+    this.#minMs = options.minMs ?? DEFAULTS.minMs
+    this.#maxMs = options.maxMs ?? DEFAULTS.maxMs
+  }
+
+  start(): void {
+    if (this.#running) return
+    this.#running = true
+    this.#workSeen = performance.now()
+    this.#schedule()
+  }
+
+  stop(): void {
+    this.#running = false
+    clearTimeout(this.#timer)
+  }
+
+  /** There is work: asks quickly from now on. */
+  quicken(): void {
+    this.#workSeen = performance.now()
+    if (this.#running && !this.#asking && this.#pause > this.#minMs) this.#schedule()
+  }
+
+  #schedule(): void {
+    clearTimeout(this.#timer)
+    const idleMs = performance.now() - this.#workSeen
+    const least = this.#failures === 0 ? this.#minMs : FAILED_MS * 2 ** this.#failures
+    this.#pause = Math.min(this.#maxMs, Math.max(least, idleMs / PAUSES))
+    this.#timer = setTimeout(() => void this.#poll(), this.#pause)
+  }
+
+  async #poll(): Promise<void> {
+    this.#asking = true
+    try {
+      const queues = await queuesWithWork(this.context.database, this.context.queues)
+      this.#failures = 0
+      if (queues.length > 0) this.#workSeen = performance.now()
+      for (const queue of this.#running ? queues : []) this.context.receive({ kind: 'available', queue })
+    } catch (error) {
+      this.#failures++
+      this.#report(error)
+    }
+    this.#asking = false
+    if (this.#running) this.#schedule()
+  }
+
+  #report(error: unknown): void {
+    const retryInMs = Math.min(this.#maxMs, FAILED_MS * 2 ** this.#failures)
+    if (!this.#running) return
+    this.context.telemetry.emit('statement:failed', {
+      statement: 'poll',
+      error: storedError(error),
+      retryInMs,
+    })
   }
 }

@@ -78,6 +78,14 @@ export class Database {
     return this.#checkedOut((client) => this.#run<Row>(client, this.text(sql), values))
   }
 
+  /** Runs one statement, and tells which process of the server was announced when its connection was opened. */
+  queryAnnounced<Row>(sql: string): Promise<{ rows: Row[]; announcedPid: number | null }> {
+    return this.#checkedOut(async (client) => {
+      const { processID } = client as unknown as { processID: number | null }
+      return { rows: await this.#run<Row>(client, this.text(sql), []), announcedPid: processID }
+    })
+  }
+
   /** Runs `work` between BEGIN and COMMIT. */
   transaction<Value>(work: (transaction: EngineTransaction) => Promise<Value>): Promise<Value> {
     return this.#checkedOut(async (client) => {
@@ -241,11 +249,16 @@ export function isConnectionFailure(error: unknown): boolean {
   )
 }
 
-function connectionFailure(cause: unknown): TriphaseError {
+// PgBouncer refuses every login with 08P01, and says only in words why.
+const POOLER_REFUSALS =
+  /(SASL|password|cert|peer|PAM) authentication failed|no such (user|database)|login rejected|does not allow|server login failed/i
+
+/** An error of connecting, as one that says what to do. */
+export function connectionFailure(cause: unknown): TriphaseError {
   if (cause instanceof TriphaseError) return cause
   const code = cause instanceof Error && 'code' in cause ? String(cause.code) : ''
   const message = cause instanceof Error ? cause.message || code : String(cause)
-  if (/^(28|3D)/.test(code)) {
+  if (/^(28|3D)/.test(code) || POOLER_REFUSALS.test(message)) {
     return new TriphaseError(
       'LOGIN_REFUSED',
       `The database refused the login: ${message}. Check user, password and database name in the URL, and the server's pg_hba.conf.`,

@@ -20,17 +20,22 @@ const MOST_SCHEMAS = 200
 
 /**
  * Takes a schema from a pool of migrated ones: the first that no other test process holds, made when all are taken.
- * A schema is held by an advisory lock on a connection of its own (a direct one), so a test that is killed gives it back.
+ * A schema is held by an advisory lock on a connection of its own, so a test that is killed gives it back.
  *
+ * @param directUrl a URL for that connection, where those of `url` are pooled per transaction. Default: `url`.
  * @example
  * const schema = await takeSchema(process.env.DATABASE_URL)
  * const engine = createEngine({ url: schema.url, schema: schema.schema, tasks, queues: { default: 2 } })
  * afterEach(() => schema.clean())
  * afterAll(() => schema.release())
  */
-export async function takeSchema(url: string, prefix = 'triphase_test'): Promise<TestSchema> {
+export async function takeSchema(
+  url: string,
+  prefix = 'triphase_test',
+  directUrl: string = url,
+): Promise<TestSchema> {
   const holder = new pg.Client({
-    connectionString: url,
+    connectionString: directUrl,
     application_name: `schema-${randomUUID().slice(0, 8)}`,
   })
   holder.on('error', () => {})

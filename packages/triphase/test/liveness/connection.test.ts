@@ -4,7 +4,7 @@ import { type AddressInfo, createServer } from 'node:net'
 import pg from 'pg'
 import { describe, expect, test } from 'vitest'
 import { createEngine, defineTask, type Task, unchecked } from '../../src/index.ts'
-import { testUrl } from '../support/engines.ts'
+import { testUrl } from '../support/database-url.ts'
 import { startFaultProxy } from '../support/fault-proxy.ts'
 import { errorResponse } from '../support/pg-wire.ts'
 import { eventually } from '../support/processes.ts'
@@ -192,15 +192,15 @@ test('a connection that ends in the moment in which it is opened fails its state
 })
 
 describe('a role without rights', () => {
-  const role = `nobody_${randomBytes(4).toString('hex')}`
-
-  async function withRole(scene: Scene, work: (url: string) => Promise<void>): Promise<void> {
+  // A new one for each test: a pooler goes on with connections of a role that was dropped.
+  async function withRole(scene: Scene, work: (url: string, role: string) => Promise<void>): Promise<void> {
+    const role = `nobody_${randomBytes(4).toString('hex')}`
     await scene.rows(`CREATE ROLE ${role} LOGIN PASSWORD 'nobody'`)
     const url = new URL(testUrl())
     url.username = role
     url.password = 'nobody'
     try {
-      await work(url.href)
+      await work(url.href, role)
     } finally {
       await scene.rows(`DROP OWNED BY ${role}`)
       await scene.rows(`DROP ROLE ${role}`)
@@ -209,7 +209,7 @@ describe('a role without rights', () => {
 
   test('may not make the schema, nor use the one that is there, and is told what to do', async (context) => {
     const scene = await sceneOf(context)
-    await withRole(scene, async (url) => {
+    await withRole(scene, async (url, role) => {
       const [absent, present] = [scene.engine({ url, schema: `of_${role}` }), scene.engine({ url })]
       const remedy = /Grant the role CREATE on the database.*migrationSql\(\)/
       const error = { code: 'NO_PERMISSION', message: expect.stringMatching(remedy) }
@@ -224,7 +224,7 @@ describe('a role without rights', () => {
   test('is enough to work, once it may use the tables', async (context) => {
     const scene = await sceneOf(context)
     const { schema } = scene.schema
-    await withRole(scene, async (url) => {
+    await withRole(scene, async (url, role) => {
       for (const right of [
         `USAGE ON SCHEMA ${schema}`,
         `SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA ${schema}`,

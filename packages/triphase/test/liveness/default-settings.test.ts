@@ -2,7 +2,7 @@
 // time, so they run at the same time, each on a schema of its own: about 40 s in all.
 import { afterAll, describe, expect, test } from 'vitest'
 import { defineTask, unchecked } from '../../src/index.ts'
-import { testUrl } from '../support/engines.ts'
+import { testUrl } from '../support/database-url.ts'
 import { eventually, killWorkers } from '../support/processes.ts'
 import { lasting, type Scene, sceneOf } from './scene.ts'
 

@@ -1,6 +1,6 @@
 import { afterAll, describe, expect, test } from 'vitest'
 import { defineTask, type Task, unchecked } from '../../src/index.ts'
-import { testUrl } from '../support/engines.ts'
+import { testUrl } from '../support/database-url.ts'
 import type { FaultProxy } from '../support/fault-proxy.ts'
 import { eventually, killWorkers } from '../support/processes.ts'
 import { lasting, type Scene, sceneOf } from './scene.ts'

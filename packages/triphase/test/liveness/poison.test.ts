@@ -1,6 +1,6 @@
 import { afterAll, expect, test } from 'vitest'
 import { defineTask, unchecked } from '../../src/index.ts'
-import { testUrl } from '../support/engines.ts'
+import { testUrl } from '../support/database-url.ts'
 import { eventually, killWorkers } from '../support/processes.ts'
 import { type Scene, type StartedProcess, sceneOf } from './scene.ts'
 

@@ -1,8 +1,9 @@
 import type pg from 'pg'
 import type { TestContext } from 'vitest'
 import { type CreateEngineOptions, createEngine, type Engine, type TelemetryEvents } from '../../src/index.ts'
-import { type TestSchema, takeSchema } from '../../src/testing/index.ts'
-import { testUrl } from '../support/engines.ts'
+import type { TestSchema } from '../../src/testing/index.ts'
+import { testDatabaseUrl, testUrl } from '../support/database-url.ts'
+import { takeTestSchema } from '../support/engines.ts'
 import { type FaultProxy, serverAddress, startFaultProxy } from '../support/fault-proxy.ts'
 import { eventually } from '../support/processes.ts'
 import { type EngineProcess, startEngine, type WorkerSettings } from './worker-processes.ts'
@@ -31,7 +32,9 @@ export class Scene {
 
   engine(options: Partial<CreateEngineOptions<pg.PoolClient>> = {}): PgEngine {
     const { url, schema } = this.schema
-    const engine = createEngine({ url, schema, engine: { size: 3 }, abortGrace: '500ms', ...options })
+    const directUrl = options.url ? {} : { directUrl: testDatabaseUrl() }
+    const pools = { engine: { size: 3 } }
+    const engine = createEngine({ url, schema, ...directUrl, ...pools, abortGrace: '500ms', ...options })
     this.#context.onTestFinished(() => engine.stop({ graceMs: 0 }))
     return engine
   }
@@ -90,7 +93,7 @@ export class Scene {
 
 /** @param pool schemas for tests that change the tables themselves are a pool of their own. */
 export async function sceneOf(context: TestContext, pool?: string): Promise<Scene> {
-  const schema = await takeSchema(testUrl(), pool)
+  const schema = await takeTestSchema(pool)
   context.onTestFinished(() => schema.release())
   return new Scene(schema, context)
 }

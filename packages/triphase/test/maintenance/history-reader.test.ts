@@ -3,7 +3,7 @@ import { expect, test } from 'vitest'
 import { defineTask, unchecked } from '../../src/index.ts'
 import { maintainPartitions } from '../../src/store/partitions.ts'
 import { type PgEngine, type Scene, sceneOf } from '../liveness/scene.ts'
-import { testUrl } from '../support/engines.ts'
+import { testUrl } from '../support/database-url.ts'
 import { eventually } from '../support/processes.ts'
 
 const DAY_MS = 86_400_000

@@ -11,7 +11,7 @@ import {
   unchecked,
 } from '../../src/index.ts'
 import { spawnEngine } from '../liveness/worker-processes.ts'
-import { testUrl } from '../support/engines.ts'
+import { testUrl } from '../support/database-url.ts'
 import { killWorkers } from '../support/processes.ts'
 
 const pool = new pg.Pool({ connectionString: testUrl(), max: 2 })

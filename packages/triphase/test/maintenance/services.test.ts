@@ -13,6 +13,7 @@ import { postgresNotifier } from '../../src/notifiers/postgres.ts'
 import type { Database } from '../../src/store/database.ts'
 import { deregisterProcess } from '../../src/store/heartbeat.ts'
 import { Telemetry } from '../../src/telemetry.ts'
+import { testDatabaseUrl } from '../support/database-url.ts'
 import { useEngines } from '../support/engines.ts'
 import { eventually } from '../support/processes.ts'
 
@@ -179,7 +180,7 @@ function start(
 ): Promise<void> {
   return notifier.start({
     database,
-    directUrl: bench.schema.url,
+    directUrl: testDatabaseUrl(),
     applicationName: `stress ${bench.schema.schema}`,
     queues: ['default'],
     telemetry: new Telemetry(),

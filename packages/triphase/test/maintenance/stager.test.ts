@@ -4,7 +4,7 @@ import { Stager } from '../../src/maintenance/stager.ts'
 import { stageDueJobs } from '../../src/store/stage.ts'
 import { Telemetry } from '../../src/telemetry.ts'
 import { sceneOf } from '../liveness/scene.ts'
-import { testUrl } from '../support/engines.ts'
+import { testUrl } from '../support/database-url.ts'
 import { eventually } from '../support/processes.ts'
 
 const HEARTBEAT_MS = 300

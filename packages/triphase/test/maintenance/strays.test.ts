@@ -3,7 +3,7 @@ import { defineTask, unchecked } from '../../src/index.ts'
 import { Janitor } from '../../src/maintenance/janitor.ts'
 import { Telemetry } from '../../src/telemetry.ts'
 import { sceneOf } from '../liveness/scene.ts'
-import { testUrl } from '../support/engines.ts'
+import { testUrl } from '../support/database-url.ts'
 import { eventually } from '../support/processes.ts'
 
 const BEATING = { heartbeat: '200ms', deadAfter: '600ms' } as const

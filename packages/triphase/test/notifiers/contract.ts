@@ -3,8 +3,9 @@ import { defineTask, unchecked } from '../../src/index.ts'
 import type { Hint, Notifier, NotifierContext } from '../../src/notifier.ts'
 import { Database } from '../../src/store/database.ts'
 import { Telemetry } from '../../src/telemetry.ts'
-import { type TestSchema, takeSchema } from '../../src/testing/index.ts'
-import { type Bench, testUrl } from '../support/engines.ts'
+import type { TestSchema } from '../../src/testing/index.ts'
+import { testDatabaseUrl } from '../support/database-url.ts'
+import { type Bench, takeTestSchema } from '../support/engines.ts'
 import { jobIn } from '../support/jobs.ts'
 import { eventually } from '../support/processes.ts'
 import { insertJob } from '../support/store-jobs.ts'
@@ -31,7 +32,7 @@ export function useListeners(
     const hints: Hint[] = []
     const context: NotifierContext = {
       database: schema.database,
-      directUrl: schema.url,
+      directUrl: testDatabaseUrl(),
       applicationName: 'notifier-test',
       queues: ['queue', 'other'],
       telemetry,
@@ -49,7 +50,7 @@ export function notifierContract(bench: Bench, make: () => Notifier): void {
   const listener = useListeners(make)
   let elsewhere: TestSchema
   beforeAll(async () => {
-    elsewhere = await takeSchema(testUrl())
+    elsewhere = await takeTestSchema()
   })
   afterEach(() => elsewhere.clean())
   afterAll(() => elsewhere.release())

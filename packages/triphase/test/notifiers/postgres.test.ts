@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
 import { type Hint, postgresNotifier } from '../../src/index.ts'
+import { testDatabaseUrl } from '../support/database-url.ts'
 import { useEngines } from '../support/engines.ts'
 import { serverAddress, startFaultProxy } from '../support/fault-proxy.ts'
 import { eventually } from '../support/processes.ts'
@@ -54,9 +55,9 @@ test('what others send on its channel, and nonsense, is passed over', async () =
 })
 
 test('a lost connection is opened again, and whoever listens is told to look everywhere', async () => {
-  const proxy = await startFaultProxy(serverAddress(bench.schema.url))
+  const proxy = await startFaultProxy(serverAddress(testDatabaseUrl()))
   const { start, hints, telemetry, notifier } = listener(bench.schema, {
-    directUrl: proxy.url(bench.schema.url),
+    directUrl: proxy.url(testDatabaseUrl()),
   })
   await start()
   const lost = telemetry.next('notifier:changed', ({ connected }) => !connected)
@@ -72,10 +73,10 @@ test('a lost connection is opened again, and whoever listens is told to look eve
 })
 
 test('a database that comes late is listened to then', async () => {
-  const proxy = await startFaultProxy(serverAddress(bench.schema.url))
+  const proxy = await startFaultProxy(serverAddress(testDatabaseUrl()))
   proxy.refuse(true)
   const { start, hints, telemetry, notifier } = listener(bench.schema, {
-    directUrl: proxy.url(bench.schema.url),
+    directUrl: proxy.url(testDatabaseUrl()),
   })
   const away = telemetry.next('notifier:changed')
   await start()
@@ -89,9 +90,9 @@ test('a database that comes late is listened to then', async () => {
 })
 
 test('stopped while it connects, it does not come back', async () => {
-  const proxy = await startFaultProxy(serverAddress(bench.schema.url))
+  const proxy = await startFaultProxy(serverAddress(testDatabaseUrl()))
   const applicationName = `late-${bench.schema.schema}`
-  const directUrl = proxy.url(bench.schema.url)
+  const directUrl = proxy.url(testDatabaseUrl())
   const { start, notifier, telemetry } = listener(bench.schema, { directUrl, applicationName })
   const changes: boolean[] = []
   telemetry.on('notifier:changed', ({ connected }) => changes.push(connected))

@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import { cancel, defineTask, pollingNotifier, snooze, TriphaseError, unchecked } from '../../src/index.ts'
 import { useEngines } from '../support/engines.ts'
+import { testDatabaseUrl } from '../support/database-url.ts'
 import { type FaultHandle, serverAddress, startFaultProxy } from '../support/fault-proxy.ts'
 import { Gate, jobIn } from '../support/jobs.ts'
 import { eventually } from '../support/processes.ts'
@@ -238,6 +239,7 @@ describe('news of a cancel that comes late', () => {
     const held: FaultHandle[] = []
     const { id, client, worker, finish } = await twice({
       url: proxy.url(bench.schema.url),
+      directUrl: testDatabaseUrl(),
       onFirst: async (first) => {
         held.push(proxy.onStatement(/SET beat = beat \+ 1/, 'hold-reply'))
         expect(await bench.engine().cancel(first)).toBe('requested')

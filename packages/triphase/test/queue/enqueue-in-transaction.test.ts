@@ -2,7 +2,8 @@ import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { z } from 'zod'
 import { defineStagedTask, defineTask, type Hint, type Notifier, unchecked } from '../../src/index.ts'
-import { testUrl, useEngines } from '../support/engines.ts'
+import { testUrl } from '../support/database-url.ts'
+import { useEngines } from '../support/engines.ts'
 import { jobIn } from '../support/jobs.ts'
 
 const bench = useEngines()

@@ -1,7 +1,7 @@
 import pg from 'pg'
 import { expect } from 'vitest'
 import { pgTransactor } from '../../src/index.ts'
-import { testUrl } from '../support/engines.ts'
+import { testUrl } from '../support/database-url.ts'
 import type { Fault, FaultOptions } from '../support/fault-proxy.ts'
 import { eventually } from '../support/processes.ts'
 import { pay } from './note-task.ts'

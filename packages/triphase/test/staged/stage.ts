@@ -3,7 +3,8 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, onTestFailed, test 
 import type { CreateEngineOptions, Engine, EnqueueOptions, Job, TelemetryEvents } from '../../src/index.ts'
 import { findJob } from '../../src/store/inspect.ts'
 import { type LocalCountingApi, startCountingApi } from '../support/counting-api.ts'
-import { type Bench, testUrl, useEngines } from '../support/engines.ts'
+import { isPooled, testDatabaseUrl, testUrl } from '../support/database-url.ts'
+import { type Bench, useEngines } from '../support/engines.ts'
 import {
   type Fault,
   type FaultHandle,
@@ -45,7 +46,7 @@ export class Stage {
   proxy!: FaultProxy
   /** Enqueues, cancels, retries, past the proxy; it runs nothing. */
   client!: PgEngine
-  readonly #direct = new pg.Pool({ connectionString: testUrl(), max: 3 })
+  readonly #direct = new pg.Pool({ connectionString: testDatabaseUrl(), max: 3 })
   #engines: PgEngine[] = []
   #faults: FaultHandle[] = []
   #events: { engine: string; event: string; details: object }[] = []
@@ -135,8 +136,10 @@ export class Stage {
   async cut(engine: string): Promise<void> {
     const name = this.named(engine)
     this.proxy.cutAll({ applicationName: new RegExp(`^${name}(-|$)`) })
+    // A pooler keeps its connection to the server when a client's is gone, and ends what that client had begun.
+    const left = isPooled() ? `state <> 'idle'` : 'true'
     await eventually(async () => {
-      const sessions = `SELECT FROM pg_stat_activity WHERE application_name IN ($1, $1 || '-engine')`
+      const sessions = `SELECT FROM pg_stat_activity WHERE application_name IN ($1, $1 || '-engine') AND ${left}`
       return (await this.sql(sessions, [name])).length === 0
     })
   }

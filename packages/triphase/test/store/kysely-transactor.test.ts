@@ -9,7 +9,8 @@ import {
   type Transactor,
   unchecked,
 } from '../../src/index.ts'
-import { testUrl, useEngines } from '../support/engines.ts'
+import { testUrl } from '../support/database-url.ts'
+import { useEngines } from '../support/engines.ts'
 import { jobIn } from '../support/jobs.ts'
 
 const bench = useEngines()

@@ -10,7 +10,8 @@ import {
   type Transactor,
   unchecked,
 } from '../../src/index.ts'
-import { testUrl, useEngines } from '../support/engines.ts'
+import { testUrl } from '../support/database-url.ts'
+import { useEngines } from '../support/engines.ts'
 import { serverAddress, startFaultProxy } from '../support/fault-proxy.ts'
 import { jobIn } from '../support/jobs.ts'
 import { eventually } from '../support/processes.ts'

@@ -2,12 +2,11 @@ import type pg from 'pg'
 import { afterAll, afterEach, beforeAll } from 'vitest'
 import { type CreateEngineOptions, createEngine, type Engine } from '../../src/index.ts'
 import { type TestSchema, takeSchema } from '../../src/testing/index.ts'
+import { testDatabaseUrl, testUrl } from './database-url.ts'
 
-/** The URL of the server that the global setup started. */
-export function testUrl(): string {
-  const url = process.env.TRIPHASE_TEST_URL
-  if (!url) throw new Error('TRIPHASE_TEST_URL is not set: run the tests from the root of the repository')
-  return url
+/** A schema whose statements go where those of the engines under test go. */
+export function takeTestSchema(pool?: string): Promise<TestSchema> {
+  return takeSchema(testUrl(), pool, testDatabaseUrl())
 }
 
 export interface Bench {
@@ -21,7 +20,7 @@ export function useEngines(): Bench {
   let schema: TestSchema | undefined
   const engines: Engine<pg.PoolClient>[] = []
   beforeAll(async () => {
-    schema = await takeSchema(testUrl())
+    schema = await takeTestSchema()
   })
   afterEach(async () => {
     await Promise.all(engines.splice(0).map((engine) => engine.stop({ graceMs: 0 })))
@@ -36,6 +35,7 @@ export function useEngines(): Bench {
     engine(options = {}) {
       const engine = createEngine({
         url: this.schema.url,
+        ...(options.url ? {} : { directUrl: testDatabaseUrl() }),
         schema: this.schema.schema,
         engine: { size: 3 },
         application: { size: 3 },

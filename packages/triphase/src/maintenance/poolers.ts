@@ -1,0 +1,28 @@
+import pg from 'pg'
+import type { RunStatement } from '../store/insert.ts'
+import { backendOf } from '../store/server.ts'
+
+/** Enough to see one server connection twice, where both ends draw from one pool that others use too. */
+const LOOKS = 5
+
+/**
+ * Whether two connections that are open at the same time are served by one process of the server: then a pooler hands it
+ * from the one to the other with each transaction, and settings of a session are not kept. Asks, and leaves nothing behind.
+ */
+export async function shareServerConnections(one: RunStatement, other: RunStatement): Promise<boolean> {
+  for (let looks = 0; looks < LOOKS; looks++) {
+    if ((await backendOf(one)) === (await backendOf(other))) return true
+  }
+  return false
+}
+
+/** Whether two URLs name one pool of a pooler: poolers keep one for each pair of user and database. */
+export function sameUserAndDatabase(one: string, other: string): boolean {
+  const [a, b] = [new pg.Client(one), new pg.Client(other)]
+  return a.host === b.host && a.port === b.port && a.user === b.user && a.database === b.database
+}
+
+export const SHARED_POOL: string =
+  'The engine and the application use one pool of the pooler (the same user and database), so a busy application makes ' +
+  'claims, heartbeats and acks wait. Give the engine a role or a database alias of its own: engine: { url }. ' +
+  'See docs/poolers.md.'
