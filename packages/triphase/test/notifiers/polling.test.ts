@@ -1,6 +1,7 @@
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { pollingNotifier } from '../../src/index.ts'
 import { Database } from '../../src/store/database.ts'
+import { Telemetry } from '../../src/telemetry.ts'
 import { useEngines } from '../support/engines.ts'
 import { type FaultProxy, serverAddress, startFaultProxy } from '../support/fault-proxy.ts'
 import { eventually } from '../support/processes.ts'
@@ -8,8 +9,8 @@ import { insertJob } from '../support/store-jobs.ts'
 import { notifierContract, useListeners } from './contract.ts'
 
 const bench = useEngines()
-const MIN_MS = 10
-const MAX_MS = 200
+const MIN_MS = 2
+const MAX_MS = 20
 const make = () => pollingNotifier({ minMs: MIN_MS, maxMs: MAX_MS })
 const listener = useListeners(make)
 
@@ -39,30 +40,33 @@ async function watched(work: (database: Database, proxy: FaultProxy, asked: () =
   }
 }
 
+function pauses(proxy: FaultProxy): number[] {
+  const times = proxy.statements.map(({ time }) => time)
+  return times.slice(1).map((time, index) => time - times[index]!)
+}
+
 describe('the pace', () => {
   test('is one question for all queues, rarer and rarer while there is nothing', async () => {
     await watched(async (database, proxy, asked) => {
       const { start, notifier } = listener(bench.schema, { database })
       await start()
-      await eventually(() => asked() >= 9)
+      await eventually(() => pauses(proxy).at(-1)! >= MAX_MS)
       await notifier.stop()
-      const times = proxy.statements.map(({ time }) => time)
-      const pauses = times.slice(1).map((time, index) => time - times[index]!)
-      expect(pauses.at(-1)).toBeGreaterThan(MAX_MS / 2)
-      expect(pauses[0]).toBeLessThan(MAX_MS / 2)
+      expect(pauses(proxy).length).toBeGreaterThan(9)
+      expect(asked()).toBe(proxy.statements.length)
     })
   })
 
   test('is quick again when this process finds work by itself', async () => {
-    await watched(async (database, _proxy, asked) => {
+    await watched(async (database, proxy, asked) => {
       const { start, notifier } = listener(bench.schema, { database })
       await start()
-      await eventually(() => asked() >= 9)
-      const [before, began] = [asked(), performance.now()]
+      await eventually(() => pauses(proxy).at(-1)! >= MAX_MS)
+      const before = asked()
       notifier.observe?.(false)
       notifier.observe?.(true)
-      await eventually(() => asked() >= before + 3)
-      expect(performance.now() - began).toBeLessThan(3 * MAX_MS)
+      await eventually(() => asked() >= before + 12)
+      expect(Math.min(...pauses(proxy).slice(before))).toBeLessThan(MAX_MS / 2)
     })
   })
 
@@ -70,12 +74,11 @@ describe('the pace', () => {
     await watched(async (database, proxy, asked) => {
       const { start, notifier } = listener(bench.schema, { database })
       await start()
-      await eventually(() => asked() >= 9)
+      await eventually(() => pauses(proxy).at(-1)! >= MAX_MS)
       const before = asked()
       notifier.observe?.(false)
-      await eventually(() => asked() > before)
-      const times = proxy.statements.map(({ time }) => time)
-      expect(times[before]! - times[before - 1]!).toBeGreaterThan(MAX_MS / 2)
+      await eventually(() => asked() >= before + 4)
+      expect(Math.min(...pauses(proxy).slice(before))).toBeGreaterThan(MAX_MS / 2)
     })
   })
 
@@ -88,6 +91,36 @@ describe('the pace', () => {
       expect(hints.length).toBeGreaterThanOrEqual(9)
     })
   })
+})
+
+test('the defaults ask 12 times a minute when there is nothing, and at most 1,200 times while there is work', async () => {
+  vi.useFakeTimers()
+  try {
+    let [questions, work] = [0, false]
+    const query = async () => {
+      questions++
+      return work ? [{ queue: 'queue' }] : []
+    }
+    const database = { query } as unknown as Database
+    const notifier = pollingNotifier()
+    const telemetry = new Telemetry()
+    const context = { database, directUrl: null, applicationName: 'app', queues: ['queue'], telemetry }
+    await notifier.start({ ...context, receive: () => {} })
+    const inOneMinute = async () => {
+      const before = questions
+      await vi.advanceTimersByTimeAsync(60_000)
+      return questions - before
+    }
+    await vi.advanceTimersByTimeAsync(100_000)
+    expect(questions).toBeLessThan(20 + 20 * Math.log(100) + 10)
+    expect(await inOneMinute()).toBe(12)
+    work = true
+    await vi.advanceTimersByTimeAsync(6_000)
+    expect(await inOneMinute()).toBe(1_200)
+    await notifier.stop()
+  } finally {
+    vi.useRealTimers()
+  }
 })
 
 test('asks for its own queues only', async () => {

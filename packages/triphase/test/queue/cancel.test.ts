@@ -202,7 +202,7 @@ describe('news of a cancel that comes late', () => {
       queues: { default: 1 },
       heartbeat: '30s',
       deadAfter: '90s',
-      ...(options.url ? { url: options.url } : {}),
+      ...(options.url ? { url: options.url, directUrl: testDatabaseUrl() } : {}),
     })
     await worker.start()
     const client = bench.engine()
@@ -239,7 +239,6 @@ describe('news of a cancel that comes late', () => {
     const held: FaultHandle[] = []
     const { id, client, worker, finish } = await twice({
       url: proxy.url(bench.schema.url),
-      directUrl: testDatabaseUrl(),
       onFirst: async (first) => {
         held.push(proxy.onStatement(/SET beat = beat \+ 1/, 'hold-reply'))
         expect(await bench.engine().cancel(first)).toBe('requested')
