@@ -325,6 +325,8 @@ export class Engine<Tx> {
     await this.#starting?.catch(() => {})
     await this.#worker?.stop(graceMs)
     await this.#outbox.flushed()
+    // Here too: an engine that only enqueued has no worker, and the last hints may have opened a connection again.
+    await this.#notifier.stop().catch((error: unknown) => this.#stopFailed(error))
     const closed = Promise.all([
       this.#database.end(),
       this.#heartbeatDatabase.end(),
@@ -367,6 +369,11 @@ export class Engine<Tx> {
   #send(hints: readonly Hint[]): void {
     for (const hint of hints) this.#worker?.receive(hint)
     this.#outbox.add(hints)
+  }
+
+  #stopFailed(error: unknown): void {
+    const failed = { statement: 'stop notifier', error: storedError(error), retryInMs: null }
+    this.telemetry.emit('statement:failed', failed)
   }
 
   #openDatabase(size: number, acquireTimeoutMs: number, statementTimeoutMs: number): Database {

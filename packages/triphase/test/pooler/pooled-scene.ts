@@ -15,9 +15,16 @@ export interface PooledScene {
   /** Pays once, and writes the job down: twice for one job is an error of the database. */
   pay: Task<unknown, pg.PoolClient>
   /** Where the engine and the application connect to, through PgBouncer, each with a role of its own. */
-  urls: { engine: { url: string }; application: { url: string } }
+  urls: Urls
+  /** The same, past PgBouncer. */
+  direct: Urls
   /** Waits until these jobs are done, and checks that each was paid for once, done once, and taken from nobody. */
   expectEachDoneOnce(ids: readonly string[], timeout?: number): Promise<void>
+}
+
+interface Urls {
+  engine: { url: string }
+  application: { url: string }
 }
 
 export async function pooledScene(
@@ -42,6 +49,7 @@ export async function pooledScene(
     api,
     pay: payTask(api, table),
     urls: { engine, application: { url: pgbouncer.url(role) } },
+    direct: { engine: { url: testDatabaseUrl() }, application: { url: role } },
     async expectEachDoneOnce(ids, timeout = 30_000) {
       await scene.allDone(timeout)
       const done = await scene.rows(
