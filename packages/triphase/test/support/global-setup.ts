@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { startEmbeddedPostgres } from '@triphase/embedded'
 import { NO_PGBOUNCER, startPgBouncer } from './pgbouncer.ts'
+import { NO_REDIS } from './redis.ts'
 
 /**
  * One real server for all test files, and one PgBouncer in front of it for the second run of the engine's tests; each
@@ -17,6 +18,8 @@ export default async function setup(): Promise<() => Promise<void>> {
 
 async function setupServer(): Promise<() => Promise<void>> {
   if (process.env.TRIPHASE_TEST_URL) return async () => {}
+  for (const reason of [NO_PGBOUNCER, NO_REDIS])
+    if (reason) console.warn(`${reason}: the tests that need it are skipped.`)
   const directory = await mkdtemp(join(tmpdir(), 'triphase-test-'))
   const server = await startEmbeddedPostgres({
     directory,
@@ -31,11 +34,7 @@ async function setupServer(): Promise<() => Promise<void>> {
 
 async function setupPooler(): Promise<() => Promise<void>> {
   if (process.env.TRIPHASE_TEST_POOLER_URL) return async () => {}
-  if (NO_PGBOUNCER) {
-    if (process.env.CI) throw new Error(NO_PGBOUNCER)
-    console.warn(`${NO_PGBOUNCER}: the engine's tests do not run a second time through it.`)
-    return async () => {}
-  }
+  if (NO_PGBOUNCER) return async () => {}
   const url = process.env.TRIPHASE_TEST_URL as string
   const pgbouncer = await startPgBouncer(url, { settings: { default_pool_size: 60 } })
   process.env.TRIPHASE_TEST_POOLER_URL = pgbouncer.url(url)

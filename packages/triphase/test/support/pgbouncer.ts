@@ -1,12 +1,13 @@
 import { serverAddress } from './fault-proxy.ts'
-import { findProgram, freePort, ServerProgram } from './server-program.ts'
+import { findProgram, freePort, reasonToSkip, ServerProgram } from './server-program.ts'
 
 const PROGRAM = findProgram('pgbouncer')
 
 /** Why there is no PgBouncer for the tests here; undefined when there is one. */
-export const NO_PGBOUNCER: string | undefined = PROGRAM
-  ? undefined
-  : 'PgBouncer is not installed (Debian: apt-get install -y pgbouncer)'
+export const NO_PGBOUNCER: string | undefined = reasonToSkip(
+  PROGRAM,
+  'PgBouncer is not installed (Debian: apt-get install -y pgbouncer)',
+)
 
 /** A real PgBouncer in front of a server. */
 export interface PgBouncer {

@@ -1,11 +1,12 @@
-import { findProgram, freePort, ServerProgram } from './server-program.ts'
+import { findProgram, freePort, reasonToSkip, ServerProgram } from './server-program.ts'
 
 const PROGRAM = findProgram('redis-server')
 
 /** Why there is no Redis for the tests here; undefined when there is one. */
-export const NO_REDIS: string | undefined = PROGRAM
-  ? undefined
-  : 'Redis is not installed (Debian: apt-get install -y redis-server)'
+export const NO_REDIS: string | undefined = reasonToSkip(
+  PROGRAM,
+  'Redis is not installed (Debian: apt-get install -y redis-server)',
+)
 
 /** A real Redis that keeps nothing. */
 export interface RedisServer {

@@ -15,6 +15,17 @@ export function findProgram(name: string): string | null {
   return folders.map((folder) => join(folder, name)).find(isExecutable) ?? null
 }
 
+/**
+ * Why tests that need a program are skipped here; undefined when it is installed.
+ *
+ * @throws when it is not, and TRIPHASE_TEST_SERVERS says that it has to be.
+ */
+export function reasonToSkip(program: string | null, reason: string): string | undefined {
+  if (program) return undefined
+  if (process.env.TRIPHASE_TEST_SERVERS === 'required') throw new Error(`${reason}, and has to be here`)
+  return reason
+}
+
 function isExecutable(path: string): boolean {
   try {
     accessSync(path, constants.X_OK)
