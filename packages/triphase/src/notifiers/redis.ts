@@ -157,4 +157,3 @@ function connection({ url, redis }: RedisNotifierOptions, own: RedisSettings): R
   client.on('error', () => {})
   return client
 }
-

@@ -230,14 +230,15 @@ const SYSTEM_CODES = new Set([
   'ENOENT',
 ])
 
-// 57P01-57P05: the server shuts down, crashed, starts up, dropped the database, or ended an idle session.
-const SERVER_CODES = /^(08|57P0|53300)/
+// 28: the login was refused, perhaps while passwords are being changed. 57P01-57P05: the server shuts down, crashed,
+// starts up, dropped the database, or ended an idle session.
+const SERVER_CODES = /^(08|28|57P0|53300)/
 
 /** Whether an error means that there is no connection (any more), so that trying again may help. */
 export function isConnectionFailure(error: unknown): boolean {
   if (!(error instanceof Error)) return false
   if (error instanceof TriphaseError) {
-    return error.code === 'CONNECTION_FAILED' || error.code === 'STATEMENT_TIMEOUT'
+    return ['CONNECTION_FAILED', 'LOGIN_REFUSED', 'STATEMENT_TIMEOUT'].includes(error.code)
   }
   const code = 'code' in error && typeof error.code === 'string' ? error.code : ''
   return (
@@ -251,7 +252,7 @@ export function isConnectionFailure(error: unknown): boolean {
 
 // PgBouncer refuses every login with 08P01, and says only in words why.
 const POOLER_REFUSALS =
-  /(SASL|password|cert|peer|PAM) authentication failed|no such (user|database)|login rejected|does not allow|server login failed/i
+  /(SASL|password|cert|peer|PAM) authentication failed|no such (user|database)|login rejected|does not allow/i
 
 /** An error of connecting, as one that says what to do. */
 export function connectionFailure(cause: unknown): TriphaseError {
@@ -265,12 +266,37 @@ export function connectionFailure(cause: unknown): TriphaseError {
       { cause },
     )
   }
-  return new TriphaseError(
-    'CONNECTION_FAILED',
-    `The database cannot be reached: ${message}. Check that it runs and that host and port in its URL are right.`,
-    { cause },
-  )
+  const [, remedy] = REMEDIES.find(([words]) => words.test(`${code} ${message}`)) ?? [null, NOT_THERE]
+  return new TriphaseError('CONNECTION_FAILED', `The database cannot be reached: ${message}. ${remedy}`, {
+    cause,
+  })
 }
+
+const NOT_THERE = 'Check that it runs and that host and port in its URL are right.'
+
+/** What helps, by code and words of the failure. */
+const REMEDIES: readonly [RegExp, string][] = [
+  [
+    /^53300|too many clients|connection slots|no more connections allowed/,
+    'Every connection that it allows is taken: make the pools smaller (each process has its own), raise the limit ' +
+      '(max_connections, the role’s CONNECTION LIMIT, max_client_conn of PgBouncer), or put a pooler between.',
+  ],
+  [
+    /^ERR_(TLS|SSL)|^(DEPTH_ZERO_)?SELF_SIGNED|^UNABLE_TO_(VERIFY|GET)|^CERT_|\bSSL\b|\bTLS\b|certificate/,
+    'It and the URL disagree about encryption: see sslmode and sslrootcert in the URL, and the certificate and ' +
+      'pg_hba.conf (or client_tls_sslmode of PgBouncer) over there.',
+  ],
+  [
+    /timeout exceeded when trying to connect/,
+    'Every connection of this pool was in use, or being opened, for the whole of acquireTimeout: look in ' +
+      'pg_stat_activity for what they do, or make the pool larger.',
+  ],
+  [
+    /connection timeout|timeout expired/,
+    'Somebody accepts connections there and does not answer within acquireTimeout: look for a hung server, a pooler ' +
+      'without a server, or a network that drops packets.',
+  ],
+]
 
 /** Whether the database refused the values of a statement, so that the same statement can never succeed. */
 export function isDataError(error: unknown): boolean {

@@ -1,12 +1,18 @@
+import pg from 'pg'
 import { describe, expect, test } from 'vitest'
-import { defineTask, pgTransactor, pollingNotifier, type TelemetryEvents, unchecked } from '../../src/index.ts'
+import {
+  defineTask,
+  pgTransactor,
+  pollingNotifier,
+  type TelemetryEvents,
+  unchecked,
+} from '../../src/index.ts'
 import { lasting, type PgEngine } from '../liveness/scene.ts'
 import { testDatabaseUrl } from '../support/database-url.ts'
 import { serverAddress, startFaultProxy } from '../support/fault-proxy.ts'
 import { NO_PGBOUNCER } from '../support/pgbouncer.ts'
 import { eventually } from '../support/processes.ts'
 import { pooledScene } from './pooled-scene.ts'
-import pg from 'pg'
 
 type Changed = TelemetryEvents['notifier:changed']
 
@@ -45,10 +51,17 @@ describe.skipIf(NO_PGBOUNCER)('an engine behind PgBouncer', () => {
 
   test('hears notifications with a directUrl around it', async (context) => {
     const { scene, urls } = await pooledScene(context)
-    const engine = scene.engine({ ...urls, directUrl: testDatabaseUrl(), tasks: [task], queues: { default: 1 } })
+    const engine = scene.engine({
+      ...urls,
+      directUrl: testDatabaseUrl(),
+      tasks: [task],
+      queues: { default: 1 },
+    })
     const heard = hears(engine)
     await engine.start()
-    await eventually(() => expect(heard.changes).toEqual([{ notifier: 'postgres', connected: true, error: null }]))
+    await eventually(() =>
+      expect(heard.changes).toEqual([{ notifier: 'postgres', connected: true, error: null }]),
+    )
     const started = engine.telemetry.next('job:started')
     await scene.engine().enqueue(task, null)
     expect((await started).queuedMs).toBeLessThan(2_000)
@@ -76,11 +89,16 @@ describe.skipIf(NO_PGBOUNCER)('an engine behind PgBouncer', () => {
     const [shared, apart, aliased] = [
       scene.engine({ url: urls.engine.url }),
       scene.engine(urls),
-      scene.engine({ url: urls.engine.url, engine: { url: pgbouncer.url(testDatabaseUrl(), 'engine_side') } }),
+      scene.engine({
+        url: urls.engine.url,
+        engine: { url: pgbouncer.url(testDatabaseUrl(), 'engine_side') },
+      }),
     ]
     const heard = [shared, apart, aliased].map(hears)
     await Promise.all([shared, apart, aliased].map((engine) => engine.start()))
-    await eventually(() => expect(heard.map(({ servers }) => servers)).toEqual(Array(3).fill(['transaction'])))
+    await eventually(() =>
+      expect(heard.map(({ servers }) => servers)).toEqual(Array(3).fill(['transaction'])),
+    )
     await eventually(() => expect(heard[0]!.warnings).toHaveLength(1))
     expect(heard[0]!.warnings[0]).toMatch(/one pool of the pooler.*role or a database alias of its own/)
     expect(heard.slice(1).map(({ warnings }) => warnings)).toEqual([[], []])
@@ -88,11 +106,15 @@ describe.skipIf(NO_PGBOUNCER)('an engine behind PgBouncer', () => {
 
   test('warns of a pool that an application shares with it by a pool of its own', async (context) => {
     const { scene, urls } = await pooledScene(context)
-    const pools = [urls.engine.url, urls.application.url].map((connectionString) => new pg.Pool({ connectionString }))
+    const pools = [urls.engine.url, urls.application.url].map(
+      (connectionString) => new pg.Pool({ connectionString }),
+    )
     context.onTestFinished(async () => {
       await Promise.all(pools.map((pool) => pool.end()))
     })
-    const engines = pools.map((pool) => scene.engine({ url: urls.engine.url, transactor: pgTransactor(pool) }))
+    const engines = pools.map((pool) =>
+      scene.engine({ url: urls.engine.url, transactor: pgTransactor(pool) }),
+    )
     const heard = engines.map(hears)
     for (const engine of engines) await engine.start()
     await eventually(() => expect(heard[0]!.warnings).toHaveLength(1))
@@ -117,7 +139,13 @@ describe.skipIf(NO_PGBOUNCER)('an engine behind PgBouncer', () => {
     // A twentieth of the defaults' times: what is sent in 3 s here is sent in a minute there.
     const notifier = pollingNotifier({ minMs: 2.5, maxMs: 250 })
     const beating = { heartbeat: '200ms', deadAfter: '600ms' } as const
-    const engine = scene.engine({ url, ...beating, notifier, tasks: [task], queues: { default: 1, other: 2 } })
+    const engine = scene.engine({
+      url,
+      ...beating,
+      notifier,
+      tasks: [task],
+      queues: { default: 1, other: 2 },
+    })
     await engine.start()
     const sent = () => proxy.statements.length
     await lasting(6_000)

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import pg from 'pg'
+import type pg from 'pg'
 import { expect, type TestContext } from 'vitest'
 import { defineStagedTask, type Task, unchecked } from '../../src/index.ts'
 import { type Scene, sceneOf } from '../liveness/scene.ts'

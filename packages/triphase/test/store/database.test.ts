@@ -171,6 +171,7 @@ test('holds and waits are reported', async () => {
 test.each([
   ['08006', true, false],
   ['57P01', true, false],
+  ['28P01', true, false],
   ['53300', true, false],
   ['22P02', false, true],
   ['22003', false, true],

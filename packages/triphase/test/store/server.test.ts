@@ -16,7 +16,10 @@ test('a server that is too old is named, with the remedy, before anything is wri
   const url = new URL(testDatabaseUrl())
   url.searchParams.set('options', `-c search_path=${past},pg_catalog`)
   const engine = createEngine({ url: url.href, schema })
-  const error = { code: 'SERVER_TOO_OLD', message: expect.stringMatching(/PostgreSQL 13\.22, and .* needs 14/) }
+  const error = {
+    code: 'SERVER_TOO_OLD',
+    message: expect.stringMatching(/PostgreSQL 13\.22, and .* needs 14/),
+  }
   try {
     await expect(engine.migrate()).rejects.toMatchObject(error)
     await expect(engine.start()).rejects.toMatchObject(error)

@@ -5,6 +5,7 @@ export const NOT_POOLED_FILES: Readonly<Record<string, string>> = {
   'support/**': "about the tests' own tools",
   'pooler/**': 'starts poolers of its own',
   'races/**': 'two sessions wait for each other and are told apart by their processes on the server',
+  'liveness/refusals.test.ts': 'about what the server itself refuses; test/pooler has what PgBouncer does',
   'inference/**': PURE,
   '{backoff,config,duration,errors,log,notifier}.test.ts': PURE,
   'liveness/{heart,machine,peer-watch}.test.ts': PURE,
@@ -12,12 +13,15 @@ export const NOT_POOLED_FILES: Readonly<Record<string, string>> = {
   'staged/table.test.ts': PURE,
 }
 
-const KEEPS = 'looks at the connections on the server, and there they are the pooler’s: they outlive the client’s'
+const KEEPS =
+  'looks at the connections on the server, and there they are the pooler’s: they outlive the client’s'
 
 /** Single tests, by file and full name. */
 export const NOT_POOLED_TESTS: Readonly<Record<string, string>> = {
   'engine.test.ts > start and stop > stopping is leaving: no process, no connection, nothing held': KEEPS,
   'engine.test.ts > connections are counted by pool, and are where their names say': KEEPS,
+  'liveness/connection.test.ts > a database that goes away in the middle > ends all connections, over and over, while 100 jobs run: each is done exactly once':
+    'ends connections on the server, which serve other tests too; pooler/faults.test.ts does it to a PgBouncer of its own',
   'liveness/connection.test.ts > a database that goes away in the middle > ends idle connections of both pools: it is reported, and nothing else happens':
     KEEPS,
   'store/database.test.ts > a statement that takes too long > is given up, cancelled on the server, and its connection is not used again':

@@ -67,8 +67,13 @@ export class ServerProgram {
   static async folder(name: string): Promise<string> {
     const folder = await mkdtemp(join(tmpdir(), `triphase-${name}-`))
     await chmod(folder, 0o755)
-    if (isRoot()) await chown(folder, NOBODY, NOBODY)
+    await ServerProgram.give(folder)
     return folder
+  }
+
+  /** Hands a file or folder over to whom servers run as. */
+  static async give(path: string): Promise<void> {
+    if (isRoot()) await chown(path, NOBODY, NOBODY)
   }
 
   get pid(): number | undefined {
@@ -78,7 +83,7 @@ export class ServerProgram {
   async write(name: string, text: string): Promise<string> {
     const path = join(this.folder, name)
     await writeFile(path, text, { mode: 0o600 })
-    if (isRoot()) await chown(path, NOBODY, NOBODY)
+    await ServerProgram.give(path)
     return path
   }
 
