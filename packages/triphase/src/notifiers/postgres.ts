@@ -152,7 +152,7 @@ class Listening {
 
   #received(client: pg.Client, payload: string): void {
     if (this.#client !== client) return
-    if (payload === this.#probe?.payload) return this.#hears()
+    if (payload === this.#probe?.payload) this.#hears()
     const hint = parseHint(payload)
     if (hint) this.#context.receive(hint)
   }

@@ -4,7 +4,7 @@ import { describe, expect, type TestContext, test } from 'vitest'
 import { defineTask, unchecked } from '../../src/index.ts'
 import { testDatabaseUrl } from '../support/database-url.ts'
 import { eventually } from '../support/processes.ts'
-import { lasting, type Scene, sceneOf } from './scene.ts'
+import { type Scene, sceneOf } from './scene.ts'
 
 const JOBS = 20
 
