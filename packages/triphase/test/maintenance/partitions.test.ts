@@ -4,7 +4,6 @@ import { Janitor } from '../../src/maintenance/janitor.ts'
 import { maintainPartitions } from '../../src/store/partitions.ts'
 import { Telemetry } from '../../src/telemetry.ts'
 import { type Scene, sceneOf } from '../liveness/scene.ts'
-import { killWorkers } from '../support/processes.ts'
 
 const DAY_MS = 86_400_000
 const WEEK_MS = 7 * DAY_MS
@@ -137,7 +136,6 @@ test.concurrent('rows at the edges of a day go into their own day', async (conte
 
 test.concurrent('whatever writes history makes the partition of the day when it is missing', async (context) => {
   const scene = await bare(context)
-  context.onTestFinished(killWorkers)
   const plain = defineTask({ name: 'plain', input: unchecked<unknown>(), run: () => 'done' })
   const failing = defineTask({
     name: 'failing',

@@ -145,7 +145,11 @@ class Worker implements WorkerProcess {
 
   #failure(what: string): Error {
     const printed = [...this.lines.slice(-20), this.stderr.slice(-2000)].join('\n')
-    return new Error(`Process ${this.pid} ${what}. It printed:\n${printed}`)
+    const { exitCode, signalCode } = this.#child
+    const end = exitCode ?? signalCode
+    return new Error(
+      `Process ${this.pid} ${what}${end === null ? '' : ` (${end})`}. It printed:\n${printed}`,
+    )
   }
 }
 
