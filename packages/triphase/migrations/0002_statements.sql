@@ -215,7 +215,8 @@ VALUES (
 RETURNING id;
 END $insert_job$;
 
--- `due` is drawn once a row; a job is available at once unless it is due later. Ids come in the order of the arrays.
+-- `due` is drawn once a row; a job is available at once unless it is due later. Ids come in the order of the inputs. A
+-- column in which all jobs agree may hold their value once, and one without any value nothing: unnest fills up with nulls.
 CREATE FUNCTION triphase.insert_jobs(
   tasks text[], queues text[], priorities smallint[], inputs json[], attempts integer[], crashes smallint[],
   timeouts_ms integer[], delays_ms float8[], due_at timestamptz[], labels text[], traces text[]
@@ -225,8 +226,9 @@ AS $insert_jobs$
 #variable_conflict use_column
 BEGIN RETURN QUERY
 WITH new AS (
-  SELECT t.*, coalesce(t.run_at, clock_timestamp() + t.delay_ms * interval '1 millisecond') AS due,
-         coalesce(t.run_at > clock_timestamp(), t.delay_ms > 0) AS later
+  SELECT t.*,
+         coalesce(t.run_at, clock_timestamp() + coalesce(t.delay_ms, delays_ms[1]) * interval '1 millisecond') AS due,
+         coalesce(t.run_at > clock_timestamp(), coalesce(t.delay_ms, delays_ms[1]) > 0) AS later
   FROM unnest(
     tasks, queues, priorities, inputs, attempts, crashes, timeouts_ms, delays_ms, due_at, labels, traces
   ) WITH ORDINALITY AS t(
@@ -235,8 +237,9 @@ WITH new AS (
 )
 INSERT INTO triphase.job
   (task, queue, state, priority, run_at, max_attempts, max_crashes, timeout_ms, input, tags, traceparent)
-SELECT task, queue, CASE WHEN later THEN 'scheduled' ELSE 'available' END, priority, due, max_attempts,
-       max_crashes, timeout_ms, input, tags::text[], traceparent
+SELECT coalesce(task, tasks[1]), coalesce(queue, queues[1]), CASE WHEN later THEN 'scheduled' ELSE 'available' END,
+       coalesce(priority, priorities[1]), due, coalesce(max_attempts, attempts[1]), coalesce(max_crashes, crashes[1]),
+       timeout_ms, input, tags::text[], traceparent
 FROM new ORDER BY n
 RETURNING id;
 END $insert_jobs$;
@@ -257,8 +260,9 @@ AS $insert_unique_jobs$
 #variable_conflict use_column
 BEGIN RETURN QUERY
 WITH new AS (
-  SELECT t.*, coalesce(t.run_at, clock_timestamp() + t.delay_ms * interval '1 millisecond') AS due,
-         coalesce(t.run_at > clock_timestamp(), t.delay_ms > 0) AS later
+  SELECT t.*,
+         coalesce(t.run_at, clock_timestamp() + coalesce(t.delay_ms, delays_ms[1]) * interval '1 millisecond') AS due,
+         coalesce(t.run_at > clock_timestamp(), coalesce(t.delay_ms, delays_ms[1]) > 0) AS later
   FROM unnest(
     tasks, queues, priorities, inputs, attempts, crashes, timeouts_ms, delays_ms, due_at, labels, traces, keys, periods_ms
   ) AS t(
@@ -278,8 +282,10 @@ WITH new AS (
   INSERT INTO triphase.job
     (id, task, queue, state, priority, run_at, max_attempts, max_crashes, timeout_ms, input, tags, traceparent,
      unique_key)
-  SELECT taken.job_id, task, queue, CASE WHEN later THEN 'scheduled' ELSE 'available' END, priority, due,
-         max_attempts, max_crashes, timeout_ms, input, tags::text[], traceparent, unique_key
+  SELECT taken.job_id, coalesce(task, tasks[1]), coalesce(queue, queues[1]),
+         CASE WHEN later THEN 'scheduled' ELSE 'available' END, coalesce(priority, priorities[1]), due,
+         coalesce(max_attempts, attempts[1]), coalesce(max_crashes, crashes[1]), timeout_ms, input, tags::text[],
+         traceparent, unique_key
   FROM new JOIN taken ON taken.key = new.unique_key
   RETURNING id, unique_key
 )

@@ -9,7 +9,7 @@ import { type EnqueueOptions, Enqueuer } from './queue/enqueuer.ts'
 import { HintOutbox } from './queue/hints.ts'
 import { type CancelOutcome, cancelJob } from './store/cancel.ts'
 import { Database, endPool } from './store/database.ts'
-import { type InsertedJob, onEnginePool, type RunStatement } from './store/insert.ts'
+import type { InsertedJob, RunStatement } from './store/insert.ts'
 import { countLiveJobs, findJob, type JobAttempt, jobAttempts } from './store/inspect.ts'
 import { migrate, requireCompatible } from './store/migrate.ts'
 import { notify } from './store/notify.ts'
@@ -79,7 +79,7 @@ export class Engine<Tx> {
     this.#transactor = transactor ?? (pgTransactor(this.#pool as pg.Pool) as unknown as Transactor<Tx>)
     this.#notifier = notifier ?? postgresNotifier()
     this.#outbox = new HintOutbox(this.#database, this.#notifier, this.telemetry)
-    this.#enqueuer = new Enqueuer(this.telemetry)
+    this.#enqueuer = new Enqueuer(this.#database, this.telemetry)
   }
 
   /**
@@ -302,11 +302,11 @@ export class Engine<Tx> {
     { tx, notify: when }: InTransaction<Tx>,
   ): Promise<InsertedJob[]> {
     if (items.length === 0) return []
-    const run = tx === undefined ? onEnginePool(this.#database) : this.#inside(tx)
+    const run = tx === undefined ? undefined : this.#inside(tx)
     const { inserted, hints } = await this.#enqueuer.enqueue(run, task, items)
     if (tx === undefined) this.#send(hints)
     else this.#hintsOf.get(tx as object)?.push(...hints)
-    if (tx !== undefined && when === 'in-transaction') await notify(run, this.#config.schema, hints)
+    if (run !== undefined && when === 'in-transaction') await notify(run, this.#config.schema, hints)
     return inserted
   }
 
