@@ -241,6 +241,7 @@ CREATE OR REPLACE FUNCTION triphase.finish_jobs(job_ids bigint[], claim_nos inte
  LANGUAGE plpgsql
  SET plan_cache_mode TO 'force_generic_plan'
  SET enable_seqscan TO 'off'
+ SET enable_bitmapscan TO 'off'
 AS $function$
 #variable_conflict use_column
 BEGIN RETURN QUERY
@@ -356,8 +357,8 @@ WITH new AS (
   FROM new ORDER BY unique_key
   ON CONFLICT (key) DO UPDATE SET job_id = excluded.job_id, expires_at = excluded.expires_at
     WHERE coalesce(u.expires_at <= clock_timestamp(), true)
-      AND EXISTS (SELECT FROM triphase.job_unique seen WHERE seen.key = u.key AND seen.ctid = u.ctid)
-      AND NOT EXISTS (SELECT FROM triphase.job WHERE job.id = u.job_id)
+      AND u.ctid = (SELECT seen.ctid FROM triphase.job_unique seen WHERE seen.key = u.key)
+      AND (SELECT job.id FROM triphase.job WHERE job.id = u.job_id) IS NULL
   RETURNING key, job_id
 ), inserted AS (
   INSERT INTO triphase.job
@@ -381,6 +382,7 @@ CREATE OR REPLACE FUNCTION triphase.reschedule_jobs(job_ids bigint[], claim_nos 
  LANGUAGE plpgsql
  SET plan_cache_mode TO 'force_generic_plan'
  SET enable_seqscan TO 'off'
+ SET enable_bitmapscan TO 'off'
 AS $function$
 #variable_conflict use_column
 BEGIN RETURN QUERY
