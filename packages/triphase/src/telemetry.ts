@@ -98,6 +98,11 @@ export class Telemetry {
     })
   }
 
+  /** @internal Whether anybody listens: events of which there are many are made only then. */
+  hears(name: keyof TelemetryEvents): boolean {
+    return this.#all.size > 0 || this.#emitter.listenerCount(name) > 0
+  }
+
   /** @internal */
   emit<Name extends keyof TelemetryEvents>(name: Name, event: TelemetryEvents[Name]): void {
     for (const listener of this.#emitter.rawListeners(name)) call(listener as Listener<Name>, event)

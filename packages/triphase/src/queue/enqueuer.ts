@@ -92,6 +92,7 @@ export class Enqueuer {
   }
 
   #report(task: TaskReference<unknown>, inserted: readonly InsertedJob[], written: readonly NewJob[]): void {
+    if (!this.#telemetry.hears('job:enqueued')) return
     const jobIds = inserted.filter(({ created }) => created).map(({ id }) => id)
     this.#telemetry.emit('job:enqueued', { jobIds, task: task.name, queue: (written[0] as NewJob).queue })
   }
