@@ -1,3 +1,10 @@
+export {
+  adviseConnections,
+  type BusyConnections,
+  type ConnectionAdvice,
+  type ConnectionLimits,
+  type ConnectionLoad,
+} from './adviser.ts'
 export type { Backoff } from './backoff.ts'
 export type { EngineOptions, PoolConfig, QueueConfig } from './config.ts'
 export type { Duration } from './duration.ts'
