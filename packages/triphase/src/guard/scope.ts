@@ -1,0 +1,240 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+import type { Allowed, GuardOptions } from '../config.ts'
+import { milliseconds } from '../duration.ts'
+import type { TriphaseError } from '../errors.ts'
+import { allows } from './allowed.ts'
+import { type Offence, refusal } from './offence.ts'
+import { Place } from './place.ts'
+import type { GuardPolicy } from './policy.ts'
+import { type Call, tap } from './taps.ts'
+
+/** What a piece of code runs inside of: the innermost first. */
+export type Frame = TransactionScope | Permission
+
+/** Calls that are allowed whatever transaction is open further out. */
+export interface Permission {
+  readonly allowed: Allowed
+  readonly parent: Frame | undefined
+}
+
+const frames = new AsyncLocalStorage<Frame | undefined>()
+
+const MOST_OFFENCES = 20
+
+/**
+ * One transaction, and what was done inside it. It begins in waiting: until the database has answered BEGIN, nothing
+ * is blamed on it, neither its own connection nor what the caller does beside it.
+ */
+export class TransactionScope {
+  readonly parent: Frame | undefined
+  readonly policy: GuardPolicy
+  readonly allowed: Allowed
+  readonly maxHoldMs: number | null
+  /** Says where it was opened. */
+  opened: (() => string) | undefined
+  /** Of a staged job. */
+  jobId: string | null = null
+  /** It was rolled back for an offence. */
+  refused = false
+  /** The pool or the library that the connection is from, as far as they are known. */
+  readonly #sources: unknown[]
+  readonly #offences: Offence[] = []
+  #state: 'waiting' | 'open' | 'closed' = 'waiting'
+  #openedAt = 0
+  #reported = 0
+  #heldTooLong = false
+  #begun = false
+  /** Whether something called that was allowed, which explains sockets. */
+  #requested = false
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(
+    policy: GuardPolicy,
+    source: unknown,
+    { allow = [], maxHold }: Omit<GuardOptions, 'mode'> = {},
+  ) {
+    this.policy = policy
+    this.allowed = allow
+    if (maxHold === undefined) this.maxHoldMs = policy.maxHoldMs
+    else this.maxHoldMs = maxHold === false ? null : milliseconds(maxHold)
+    this.#sources = [source]
+    this.parent = liveFrame(frames.getStore())
+  }
+
+  get isOpen(): boolean {
+    return this.#state === 'open'
+  }
+
+  get isLive(): boolean {
+    return this.#state !== 'closed'
+  }
+
+  /** A transaction begins on a connection of `source`. Returns whether it is this one, which somebody is opening. */
+  takes(source: unknown): boolean {
+    if (this.#state !== 'waiting' || this.#begun) return false
+    this.#begun = true
+    this.#sources.push(source)
+    return true
+  }
+
+  holds(source: unknown): boolean {
+    return this.#sources.includes(source)
+  }
+
+  open(): void {
+    if (this.#state !== 'waiting') return
+    this.#state = 'open'
+    this.#openedAt = performance.now()
+    if (this.maxHoldMs === null) return
+    this.#timer = setTimeout(() => frames.run(undefined, () => this.#checkHold()), this.maxHoldMs)
+    this.#timer.unref()
+  }
+
+  add(offence: Offence): void {
+    if (offence.kind === 'call') {
+      if (offence.call.kind === 'request') this.#requested = true
+      // Whether a socket is allowed is seen at the end: at first nobody knows where it goes.
+      else if (offence.call.kind === 'socket' && this.#offences.length < MOST_OFFENCES) {
+        this.#offences.push(offence)
+        return
+      }
+      if (this.#allows(offence.call)) return
+    }
+    if (offence.kind === 'checkout' && (this.allowed === true || this.policy.allowed === true)) return
+    if (this.#offences.length < MOST_OFFENCES) this.#offences.push(offence)
+  }
+
+  /** Why the transaction must not commit; undefined when it may. To be asked when its work is done. */
+  refusal(): TriphaseError | undefined {
+    this.#checkHold()
+    if (this.policy.mode !== 'error') return undefined
+    const [first] = this.#standing()
+    this.refused = first !== undefined
+    return first && refusal(first, this.openedAt)
+  }
+
+  /** The transaction has ended, one way or the other: what carries the scope on is free again. */
+  close(): void {
+    if (this.#state === 'closed') return
+    clearTimeout(this.#timer)
+    if (this.#state === 'open') this.#report()
+    this.#state = 'closed'
+  }
+
+  /** Where it was opened, as a message says it. */
+  get openedAt(): string {
+    return this.opened?.() ?? 'somewhere'
+  }
+
+  #checkHold(): void {
+    const limitMs = this.maxHoldMs
+    if (limitMs === null || this.#heldTooLong || this.#state !== 'open') return
+    // A timer may fire a fraction of a millisecond early.
+    if (performance.now() - this.#openedAt < limitMs - 1) return
+    this.#heldTooLong = true
+    this.#offences.push({ kind: 'hold', limitMs })
+    this.#report()
+  }
+
+  /** Calls come before the sockets that they open, and those before the time that they took. */
+  #standing(): Offence[] {
+    const rank = { checkout: 0, call: 1, hold: 2 }
+    return this.#offences
+      .filter((offence) => !this.#isExplained(offence))
+      .toSorted((a, b) => rank[a.kind] - rank[b.kind])
+  }
+
+  #isExplained(offence: Offence): boolean {
+    if (offence.kind !== 'call' || offence.call.kind !== 'socket') return false
+    return this.#requested || this.#allows(offence.call)
+  }
+
+  #allows(call: Call): boolean {
+    return allows(this.policy.allowed, call) || allows(this.allowed, call)
+  }
+
+  #report(): void {
+    if (this.#offences.length === this.#reported) return
+    this.#reported = this.#offences.length
+    for (const offence of this.#standing()) this.policy.report(offence, this)
+  }
+}
+
+/** Runs `work` inside the scope. */
+export function runInside<Value>(scope: Frame, work: () => Value): Value {
+  return frames.run(scope, work)
+}
+
+/** From here on the caller runs inside the scope, and what it awaits and begins. */
+export function enter(scope: TransactionScope): void {
+  frames.enterWith(scope)
+}
+
+/** Runs `work` outside of every transaction. */
+export function outside<Value>(work: () => Value): Value {
+  return frames.run(undefined, work)
+}
+
+/** Runs `work` where these calls are allowed. */
+export function runAllowing<Value>(allowed: Allowed, work: () => Value): Value {
+  return frames.run({ allowed, parent: liveFrame(frames.getStore()) }, work)
+}
+
+/** The innermost transaction that has not ended. */
+export function innermostScope(): TransactionScope | undefined {
+  for (const frame of framesFrom(frames.getStore())) {
+    if (frame instanceof TransactionScope && frame.isLive) return frame
+  }
+  return undefined
+}
+
+/** Somebody asks `source` for a connection here. */
+export function noteCheckout(source: unknown): void {
+  let place: Place | undefined
+  for (const frame of framesFrom(frames.getStore())) {
+    if (!(frame instanceof TransactionScope)) {
+      if (frame.allowed === true) return
+    } else if (frame.isOpen && frame.holds(source)) {
+      place ??= new Place(noteCheckout)
+      frame.add({ kind: 'checkout', place })
+    }
+  }
+}
+
+/** Says where the transaction was opened that the caller runs inside, unless somebody has said so. */
+export function nameTransaction(opened: () => string, jobId: string): void {
+  const scope = innermostScope()
+  if (!scope || scope.opened) return
+  scope.opened = opened
+  scope.jobId = jobId
+}
+
+/** Begins to listen to what leaves the process. */
+export function watchCalls(): void {
+  tap(isInTransaction, noteCall)
+}
+
+function isInTransaction(): boolean {
+  return liveFrame(frames.getStore()) !== undefined
+}
+
+/** A call inside a transaction keeps the ones around it open as well. */
+function noteCall(call: Call): void {
+  for (const frame of framesFrom(frames.getStore())) {
+    if (!(frame instanceof TransactionScope)) {
+      // Where certain hosts are allowed, so are the sockets that lead there.
+      if (allows(frame.allowed, call) || call.kind === 'socket') return
+    } else if (frame.isOpen) frame.add({ kind: 'call', call })
+  }
+}
+
+function* framesFrom(innermost: Frame | undefined): Iterable<Frame> {
+  for (let frame = innermost; frame; frame = frame.parent) yield frame
+}
+
+/** Without those that have ended, so that a context that lives for ever does not keep all that it ever ran. */
+function liveFrame(frame: Frame | undefined): Frame | undefined {
+  let live = frame
+  while (live instanceof TransactionScope && !live.isLive) live = live.parent
+  return live
+}
