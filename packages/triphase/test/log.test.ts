@@ -116,7 +116,7 @@ describe.each(['human', 'json'] as const)('%s', (format) => {
 
   test.each([
     ['error', 3],
-    ['warn', 12],
+    ['warn', 13],
     ['silent', 0],
   ] as const)('at level %s only what is as bad is written', (level, count) => {
     const written = linesOf({ format, level }, emitAll).join('\n')

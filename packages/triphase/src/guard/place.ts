@@ -5,7 +5,7 @@ const FRAMES = 40
 const HERE = import.meta.filename.replaceAll('\\', '/')
 /** This package's own sources or its build, unless a bundler has mixed them with the application's. */
 const OWN = /\/guard\/place\.[jt]s$/.test(HERE) ? HERE.replace(/guard\/place\.[jt]s$/, '') : undefined
-const LOCATION = /\(?((?:file:\/\/|[A-Za-z]:[\\/]|\/)[^()]*?):(\d+):(\d+)\)?$/
+const LOCATION = /(?:\(|^\s*at (?:async )?)((?:file:\/\/|[A-Za-z]:[\\/]|\/)[^()]*?):(\d+):(\d+)\)?$/
 
 /** Where the program was at some moment. Taking it costs a few microseconds; the text is made when it is asked for. */
 export class Place {
@@ -48,8 +48,16 @@ export function opening(
   below: (...given: never[]) => unknown,
 ): (() => string) | undefined {
   if (policy.mode === 'off') return undefined
-  const place = new Place(below)
-  return () => (place.line === undefined ? 'somewhere' : `at ${place.line}`)
+  return whereOf(new Place(below))
+}
+
+/** The first of these places that is in the application's code, in words. */
+export function whereOf(...places: (Place | undefined)[]): () => string {
+  return () => {
+    const lines = places.map((place) => place?.line)
+    const line = lines.find((known) => known !== undefined)
+    return line === undefined ? 'somewhere' : `at ${line}`
+  }
 }
 
 function fromHere(path: string): string {

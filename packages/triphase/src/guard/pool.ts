@@ -1,7 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import type pg from 'pg'
 import { type GuardOptions, resolveGuard } from '../config.ts'
-import { opening } from './place.ts'
+import { Place, whereOf } from './place.ts'
 import { GuardPolicy, warnOf } from './policy.ts'
 import { enter, innermostScope, noteCheckout, outside, runInside, TransactionScope } from './scope.ts'
 
@@ -39,9 +39,15 @@ export function guard<Pool extends pg.Pool>(pool: Pool, options: GuardOptions = 
   const guardedConnect = (callback?: Callback): unknown => {
     noteCheckout(pool)
     // Whoever happens to need a new connection first must not have its socket in its context.
-    if (!callback) return outside(() => connect.call(pool))
-    const bound = AsyncLocalStorage.bind(callback)
-    return outside(() => connect.call(pool, bound))
+    if (callback) {
+      const bound = AsyncLocalStorage.bind(callback)
+      return outside(() => connect.call(pool, bound))
+    }
+    const place = new Place(guardedConnect)
+    return (outside(() => connect.call(pool)) as Promise<pg.PoolClient>).then((client) => {
+      clients.get(client)?.acquired(place)
+      return client
+    })
   }
   pool.connect = guardedConnect as Pool['connect']
   return pool
@@ -54,6 +60,7 @@ class GuardedClient {
   readonly #policy: GuardPolicy
   readonly #send: Run
   #scope: TransactionScope | undefined
+  #asked: Place | undefined
 
   constructor(client: pg.PoolClient, pool: pg.Pool, policy: GuardPolicy) {
     this.#client = client
@@ -64,8 +71,14 @@ class GuardedClient {
     client.query = query as typeof client.query
   }
 
+  /** Checked out: at BEGIN, query builders are no longer on the way from the line that called them. */
+  acquired(place: Place): void {
+    this.#asked = place
+  }
+
   /** Back in the pool, whatever its owner has left undone. */
   released(): void {
+    this.#asked = undefined
     this.#end()
   }
 
@@ -88,7 +101,7 @@ class GuardedClient {
       return this.#run(given)
     }
     const scope = new TransactionScope(this.#policy, this.#pool)
-    scope.opened = opening(this.#policy, below)
+    scope.opened = whereOf(new Place(below), this.#asked)
     scope.takes(this.#pool)
     this.#scope = scope
     enter(scope)
