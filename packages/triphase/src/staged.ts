@@ -148,7 +148,7 @@ type TransactionNames = Record<'prepare' | 'commit' | 'abandon', () => string>
 function transactionNames(task: string, defined: Place): TransactionNames {
   const nameOf = (phase: string) => () => {
     const { line } = defined
-    return `for ${phase} of task ${task}${line === undefined ? '' : `, which is defined at ${line},`}`
+    return `for ${phase} of task ${task}${line === undefined ? '' : ` (defined at ${line})`}`
   }
   return { prepare: nameOf('prepare'), commit: nameOf('commit'), abandon: nameOf('abandon') }
 }

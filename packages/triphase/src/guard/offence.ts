@@ -31,11 +31,13 @@ export function complaint(offence: Offence, opened: string): string {
   return `${whatHappened(offence, opened)} ${remedy(offence)}`
 }
 
+const VERBS: Record<Call['kind'], string> = { request: 'called', socket: 'opened', process: 'started' }
+
 function whatHappened(offence: Offence, opened: string): string {
   const transaction = `the transaction opened ${opened}`
   switch (offence.kind) {
     case 'call':
-      return `${capital(offence.call.name())} was called${from(offence.call.place)} inside ${transaction}, which holds a connection and its locks until the answer is there.`
+      return `${capital(offence.call.name())} was ${VERBS[offence.call.kind]}${from(offence.call.place)} inside ${transaction}, which holds a connection and its locks until the answer is there.`
     case 'checkout':
       return `A second connection of the same pool was asked for${from(offence.place)} inside ${transaction}: when every connection is held by one that wants another, all wait for ever.`
     case 'hold':

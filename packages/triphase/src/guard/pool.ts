@@ -20,7 +20,8 @@ const guardedPools = new WeakSet<object>()
 
 /**
  * Guards the transactions that are run on the clients of a `pg` pool, from `BEGIN` to `COMMIT` or `ROLLBACK`, and the
- * checkouts that are made inside of them. Returns the same pool. What it cannot see stands in docs/guard.md.
+ * checkouts that are made inside of them. Returns the same pool; one that is guarded already stays as it is. What it
+ * cannot see stands in docs/guard.md.
  *
  * @throws {TriphaseError} `INVALID_OPTIONS`, naming each wrong option.
  * @example
@@ -96,13 +97,13 @@ class GuardedClient {
 
   #begin(given: unknown[], below: Run): unknown {
     const around = innermostScope()
-    if (around?.takes(this.#pool)) {
+    if (around?.beginsOn(this.#pool)) {
       this.#scope = around
       return this.#run(given)
     }
     const scope = new TransactionScope(this.#policy, this.#pool)
     scope.opened = whereOf(new Place(below), this.#asked)
-    scope.takes(this.#pool)
+    scope.beginsOn(this.#pool)
     this.#scope = scope
     enter(scope)
     return this.#run(given, (error) => (error ? this.#end() : scope.open()))

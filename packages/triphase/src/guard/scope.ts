@@ -58,7 +58,8 @@ export class TransactionScope {
     if (maxHold === undefined) this.maxHoldMs = policy.maxHoldMs
     else this.maxHoldMs = maxHold === false ? null : milliseconds(maxHold)
     this.#sources = [source]
-    this.parent = liveFrame(frames.getStore())
+    // Not one that is waiting: its opener goes on to open others before the database has answered.
+    this.parent = frameAround(frames.getStore(), (scope) => scope.isOpen)
   }
 
   get isOpen(): boolean {
@@ -69,11 +70,17 @@ export class TransactionScope {
     return this.#state !== 'closed'
   }
 
-  /** A transaction begins on a connection of `source`. Returns whether it is this one, which somebody is opening. */
-  takes(source: unknown): boolean {
-    if (this.#state !== 'waiting' || this.#begun) return false
-    this.#begun = true
+  /** Somebody opens a transaction by way of `source`. Returns whether it is this one, which is just being opened. */
+  isOpenedBy(source: unknown): boolean {
+    if (this.#state !== 'waiting') return false
     this.#sources.push(source)
+    return true
+  }
+
+  /** A client of `pool` begins a transaction. Returns whether it is this one. */
+  beginsOn(pool: unknown): boolean {
+    if (this.#begun || !this.isOpenedBy(pool)) return false
+    this.#begun = true
     return true
   }
 
@@ -119,6 +126,9 @@ export class TransactionScope {
     clearTimeout(this.#timer)
     if (this.#state === 'open') this.#report()
     this.#state = 'closed'
+    // A context that lives long, such as a socket's, keeps the scope that it came from.
+    this.#offences.length = 0
+    this.opened = undefined
   }
 
   /** Where it was opened, as a message says it. */
@@ -177,7 +187,7 @@ export function outside<Value>(work: () => Value): Value {
 
 /** Runs `work` where these calls are allowed. */
 export function runAllowing<Value>(allowed: Allowed, work: () => Value): Value {
-  return frames.run({ allowed, parent: liveFrame(frames.getStore()) }, work)
+  return frames.run({ allowed, parent: frameAround(frames.getStore(), (scope) => scope.isLive) }, work)
 }
 
 /** The innermost transaction that has not ended. */
@@ -215,7 +225,7 @@ export function watchCalls(): void {
 }
 
 function isInTransaction(): boolean {
-  return liveFrame(frames.getStore()) !== undefined
+  return frameAround(frames.getStore(), (scope) => scope.isOpen) !== undefined
 }
 
 /** A call inside a transaction keeps the ones around it open as well. */
@@ -232,9 +242,12 @@ function* framesFrom(innermost: Frame | undefined): Iterable<Frame> {
   for (let frame = innermost; frame; frame = frame.parent) yield frame
 }
 
-/** Without those that have ended, so that a context that lives for ever does not keep all that it ever ran. */
-function liveFrame(frame: Frame | undefined): Frame | undefined {
-  let live = frame
-  while (live instanceof TransactionScope && !live.isLive) live = live.parent
-  return live
+/** Without the scopes that have ended, so that a context that lives for ever does not keep all that it ever ran. */
+function frameAround(
+  innermost: Frame | undefined,
+  counts: (scope: TransactionScope) => boolean,
+): Frame | undefined {
+  let frame = innermost
+  while (frame instanceof TransactionScope && !counts(frame)) frame = frame.parent
+  return frame
 }

@@ -1,7 +1,7 @@
 import { type Allowed, type GuardOptions, resolveGuard } from '../config.ts'
 import { opening } from './place.ts'
 import { GuardPolicy, warnOf } from './policy.ts'
-import { noteCheckout, runAllowing, runInside, TransactionScope } from './scope.ts'
+import { innermostScope, noteCheckout, runAllowing, runInside, TransactionScope } from './scope.ts'
 
 /** What can be set for one transaction, beside what holds for all of its engine or pool. */
 export type TransactionOptions = Omit<GuardOptions, 'mode'>
@@ -28,6 +28,8 @@ export async function guarded<Value>(
 ): Promise<Value> {
   if (policy.mode === 'off') return open((work) => work())
   noteCheckout(source)
+  // One transaction that passes through several guards, as an engine's does by way of a guarded library.
+  if (innermostScope()?.isOpenedBy(source)) return open((work) => work())
   const scope = new TransactionScope(policy, source, options)
   scope.opened = opened
   const inside: RunInside = async (work) => {
@@ -44,9 +46,9 @@ export async function guarded<Value>(
   }
 }
 
-/** A library that runs transactions by a callback. */
+/** A library with a function `transaction`, which takes the work that is to be done inside. */
 export interface RunsTransactions {
-  transaction(work: (tx: never) => Promise<unknown>, ...rest: never[]): Promise<unknown>
+  transaction: (...given: never[]) => unknown
 }
 
 /**
@@ -65,10 +67,14 @@ export function guardTransactions<Library extends RunsTransactions>(
   const policy = new GuardPolicy(resolveGuard(options), warnOf)
   const source = (library as { $client?: unknown }).$client ?? library
   const run = library.transaction as (...given: unknown[]) => Promise<unknown>
-  const transaction = (work: (tx: unknown) => Promise<unknown>, ...rest: unknown[]) =>
-    guarded({ policy, source, options: {}, opened: opening(policy, transaction) }, (inside) =>
-      run.call(library, (tx: unknown) => inside(() => work(tx)), ...rest),
+  const transaction = (...given: unknown[]): Promise<unknown> => {
+    const [work, ...rest] = given
+    if (typeof work !== 'function') return run.apply(library, given)
+    const opened = opening(policy, transaction)
+    return guarded({ policy, source, options: {}, opened }, (inside) =>
+      run.call(library, (...inner: unknown[]) => inside(async () => work(...inner)), ...rest),
     )
+  }
   return Object.assign(library, { transaction })
 }
 

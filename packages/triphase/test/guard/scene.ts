@@ -123,7 +123,9 @@ export class GuardScene {
     const server = createServer((request, response) => {
       this.requests.push(`${request.method} ${request.url}`)
       request.resume().on('end', () => {
-        response.setHeader('content-type', 'application/json').end(JSON.stringify(answerOf(request.url ?? '')))
+        response
+          .setHeader('content-type', 'application/json')
+          .end(JSON.stringify(answerOf(request.url ?? '')))
       })
     })
     const http2Server = createHttp2Server((_request, response) => response.end('answer'))
