@@ -1,11 +1,11 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { setTimeout as delay } from 'node:timers/promises'
 import type pg from 'pg'
 import { type EngineConfig, type EngineOptions, resolveConfig } from './config.ts'
-import { detached } from './detached.ts'
 import { storedError, TriphaseError } from './errors.ts'
 import { opening } from './guard/place.ts'
 import { GuardPolicy } from './guard/policy.ts'
-import { noteCheckout } from './guard/scope.ts'
+import { noteCheckout, outside } from './guard/scope.ts'
 import { guarded, type TransactionOptions } from './guard/transaction.ts'
 import type { Job, JobState } from './job.ts'
 import type { Hint, Notifier } from './notifier.ts'
@@ -67,6 +67,8 @@ export class Engine<Tx> {
   readonly #outbox: HintOutbox
   readonly #enqueuer: Enqueuer
   readonly #hintsOf = new WeakMap<object, Hint[]>()
+  /** Where jobs run, whoever made them known: where the engine was started, outside of every transaction. */
+  #own = outside(() => AsyncLocalStorage.snapshot())
   #worker: Worker | undefined
   #starting: Promise<void> | undefined
   #stopping: Promise<void> | undefined
@@ -282,7 +284,8 @@ export class Engine<Tx> {
       outbox: this.#outbox,
       telemetry: this.telemetry,
     })
-    await detached(() => worker.start())
+    this.#own = outside(() => AsyncLocalStorage.snapshot())
+    await this.#own(() => worker.start())
     this.#worker = worker
   }
 
@@ -350,7 +353,7 @@ export class Engine<Tx> {
 
   /** To this process's own worker at once, to the others by the notifier. */
   #send(hints: readonly Hint[]): void {
-    detached(() => {
+    this.#own(() => {
       for (const hint of hints) this.#worker?.receive(hint)
       this.#outbox.add(hints)
     })

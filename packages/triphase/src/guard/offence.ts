@@ -22,7 +22,7 @@ const CODES: Record<Offence['kind'], ErrorCode> = {
 
 /** The error with which a transaction ends that is not committed. */
 export function refusal(offence: Offence, opened: string): TriphaseError {
-  const message = `${whatHappened(offence, opened)} It was rolled back. ${remedy(offence)}`
+  const message = `${whatHappened(offence, opened)} It was rolled back, as the guard's mode is 'error'. ${remedy(offence)}`
   return new TriphaseError(CODES[offence.kind], message)
 }
 

@@ -1,7 +1,8 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { setTimeout as delay } from 'node:timers/promises'
 import { inspect } from 'node:util'
 import { describe, expect, test } from 'vitest'
-import { defineStagedTask, type TriphaseError, unchecked } from '../../src/index.ts'
+import { defineStagedTask, defineTask, type TriphaseError, unchecked } from '../../src/index.ts'
 import { jobIn } from '../support/jobs.ts'
 import { useScene } from './scene.ts'
 
@@ -31,7 +32,7 @@ describe('mode error', () => {
         `^PUT ${scene.host} was called at ${here} inside the transaction opened at ${here}, which holds`,
       ),
     )
-    expect(error.message).toContain(`It was rolled back. Make the call first`)
+    expect(error.message).toContain("It was rolled back, as the guard's mode is 'error'. Make the call first")
     expect(error.message).toContain(`{ allow: ['${scene.host}'] }`)
     expect(await scene.marks()).toEqual([])
   })
@@ -136,4 +137,21 @@ test('a statement beside the transaction, by the query of a staged task', async 
   await engine.start()
   const { id } = await engine.enqueue(task, null)
   expect(await jobIn(engine, id, 'discarded')).toMatchObject({ error: { code: 'SECOND_CHECKOUT' } })
+})
+
+test('jobs run where the engine was started, whoever made them known', async () => {
+  const context = new AsyncLocalStorage<string>()
+  const seen: unknown[] = []
+  const task = defineTask({
+    name: 'looks',
+    input: unchecked<null>(),
+    run: () => seen.push(context.getStore()),
+  })
+  const engine = scene.guarded({ tasks: [task], queues: { default: 1 } })
+  await context.run('start', () => engine.start())
+  for (const where of ['first', 'second']) {
+    const { id } = await context.run(where, () => engine.enqueue(task, null))
+    await jobIn(engine, id, 'completed')
+  }
+  expect(seen).toEqual(['start', 'start'])
 })
