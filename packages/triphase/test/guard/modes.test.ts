@@ -8,6 +8,11 @@ import { useScene } from './scene.ts'
 
 const scene = useScene()
 
+function compute(ms: number): void {
+  const began = performance.now()
+  while (performance.now() - began < ms);
+}
+
 async function thrownBy(work: Promise<unknown>): Promise<TriphaseError> {
   return work.then(
     () => {
@@ -102,14 +107,19 @@ describe('mode warn', () => {
     expect(scene.reports.join()).not.toContain('rolled back')
   })
 
-  test('a listener of the report may call', async () => {
-    const engine = scene.guarded({ guard: { mode: 'warn' } })
-    const heard = engine.telemetry.on('guard:offence', () => fetch(scene.url).then(() => heard()))
-    await engine.transaction(() => engine.transaction(() => fetch(scene.url), { allow: true }))
-    expect(scene.reports).toEqual([
-      expect.stringContaining('A second connection'),
-      expect.stringContaining(`GET ${scene.host}`),
-    ])
+  test('a listener of the report may call: it runs outside of the transactions around', async () => {
+    const [inner, outer] = [{ maxHold: 10 }, { maxHold: false } as const].map((guard) =>
+      scene.guarded({ guard: { mode: 'warn', ...guard } }),
+    )
+    const called = new Promise((resolve) => {
+      inner?.telemetry.on('guard:offence', () => fetch(scene.url).then(resolve))
+    })
+    await outer?.transaction(async () => {
+      await inner?.transaction(async () => compute(15))
+      await called
+    })
+    expect(scene.requests).toHaveLength(1)
+    expect(scene.reports).toEqual([expect.stringContaining('open for more than 10 ms')])
   })
 })
 

@@ -53,8 +53,9 @@ scene.row('nested-transaction', () =>
 scene.row('max-hold', () => scene.transaction(() => delay(80), { maxHold: 50 }))
 
 scene.row('blocked', () =>
-  scene.transaction(
-    async () => {
+  scene.engine.transaction(
+    async (tx) => {
+      await scene.mark(tx)
       const began = performance.now()
       while (performance.now() - began < 60);
     },

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { sql } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/node-postgres'
 import pg from 'pg'
-import { expect, onTestFinished, test } from 'vitest'
+import { describe, expect, onTestFinished, test } from 'vitest'
 import type { GuardOptions } from '../../src/guard/index.ts'
 import { guard, guardTransactions } from '../../src/guard/index.ts'
 import type { Transactor } from '../../src/index.ts'
@@ -190,23 +190,40 @@ test('faults of the options are named', () => {
   )
 })
 
-test('one transaction through an engine, Drizzle and a pool is refused once', async () => {
-  const db = guardTransactions(drizzle(guardedPool()))
-  type Tx = Parameters<Parameters<typeof db.transaction>[0]>[0]
-  const transactor: Transactor<Tx> = {
-    transaction: (work) => db.transaction(work),
-    execute: async () => ({ rows: [] }),
+describe('an engine, Drizzle and a pool, each with a guard', () => {
+  function throughAll(ofEngine: GuardOptions, ofOthers: GuardOptions) {
+    const db = guardTransactions(drizzle(guardedPool(ofOthers)), ofOthers)
+    type Tx = Parameters<Parameters<typeof db.transaction>[0]>[0]
+    const transactor: Transactor<Tx> = {
+      transaction: (work) => db.transaction(work),
+      execute: async () => ({ rows: [] }),
+    }
+    const { url, schema } = scene.bench.schema
+    const engine = createEngine<Tx>({ url, schema, transactor, guard: ofEngine })
+    onTestFinished(() => engine.stop())
+    return engine
   }
-  const engine = createEngine<Tx>({ url: testUrl(), schema: scene.bench.schema.schema, transactor })
-  onTestFinished(() => engine.stop())
-  const failing = engine.transaction(async (tx) => {
-    await tx.execute(sql.raw(`INSERT INTO ${scene.table} VALUES ('mark')`))
-    await fetch(scene.url)
+
+  test('refuse one transaction once', async () => {
+    const failing = throughAll({}, {}).transaction(async (tx) => {
+      await tx.execute(sql.raw(`INSERT INTO ${scene.table} VALUES ('mark')`))
+      await fetch(scene.url)
+    })
+    await expect(failing).rejects.toMatchObject(REFUSED)
+    expect(await scene.marks()).toEqual([])
+    await new Promise((resolve) => setImmediate(resolve))
+    expect(scene.reports).toEqual([])
   })
-  await expect(failing).rejects.toMatchObject(REFUSED)
-  expect(await scene.marks()).toEqual([])
-  await new Promise((resolve) => setImmediate(resolve))
-  expect(scene.reports).toEqual([])
+
+  test("go by the engine's settings", async () => {
+    const engine = throughAll({ allow: [scene.host], maxHold: false }, { maxHold: 20 })
+    await engine.transaction(async (tx) => {
+      await tx.execute(sql`SELECT pg_sleep(0.03)`)
+      await fetch(scene.url)
+    })
+    await new Promise((resolve) => setImmediate(resolve))
+    expect(scene.reports).toEqual([])
+  })
 })
 
 test("a statement beside Drizzle's transaction is a second checkout", async () => {
