@@ -99,7 +99,9 @@ class GuardedClient {
     const around = innermostScope()
     if (around?.beginsOn(this.#pool)) {
       this.#scope = around
-      return this.#run(given)
+      return this.#run(given, (error) => {
+        if (error) this.#scope = undefined
+      })
     }
     const scope = new TransactionScope(this.#policy, this.#pool)
     scope.opened = whereOf(new Place(below), this.#asked)

@@ -39,12 +39,12 @@ export class TransactionScope {
   /** The pool or the library that the connection is from, as far as they are known. */
   readonly #sources: unknown[]
   readonly #offences: Offence[] = []
+  readonly #sockets: Offence[] = []
   #state: 'waiting' | 'open' | 'closed' = 'waiting'
   #openedAt = 0
-  #reported = 0
   #heldTooLong = false
   #begun = false
-  /** Whether something called that was allowed, which explains sockets. */
+  /** A request was made, allowed or not: it explains every socket. */
   #requested = false
   #timer: NodeJS.Timeout | undefined
 
@@ -93,22 +93,20 @@ export class TransactionScope {
     this.#state = 'open'
     this.#openedAt = performance.now()
     if (this.maxHoldMs === null) return
-    this.#timer = setTimeout(() => frames.run(undefined, () => this.#checkHold()), this.maxHoldMs)
+    this.#timer = setTimeout(() => {
+      this.#checkHold()
+      this.#report()
+    }, this.maxHoldMs)
     this.#timer.unref()
   }
 
   add(offence: Offence): void {
-    if (offence.kind === 'call') {
-      if (offence.call.kind === 'request') this.#requested = true
-      // Whether a socket is allowed is seen at the end: at first nobody knows where it goes.
-      else if (offence.call.kind === 'socket' && this.#offences.length < MOST_OFFENCES) {
-        this.#offences.push(offence)
-        return
-      }
-      if (this.#allows(offence.call)) return
-    }
-    if (offence.kind === 'checkout' && (this.allowed === true || this.policy.allowed === true)) return
-    if (this.#offences.length < MOST_OFFENCES) this.#offences.push(offence)
+    const isSocket = offence.kind === 'call' && offence.call.kind === 'socket'
+    if (offence.kind === 'call' && offence.call.kind === 'request') this.#requested = true
+    // Whether a socket is allowed is seen at the end: at first nobody knows where it goes.
+    if (!isSocket && this.#allows(offence)) return
+    const list = isSocket ? this.#sockets : this.#offences
+    if (list.length < MOST_OFFENCES) list.push(offence)
   }
 
   /** Why the transaction must not commit; undefined when it may. To be asked when its work is done. */
@@ -128,6 +126,7 @@ export class TransactionScope {
     this.#state = 'closed'
     // A context that lives long, such as a socket's, keeps the scope that it came from.
     this.#offences.length = 0
+    this.#sockets.length = 0
     this.opened = undefined
   }
 
@@ -143,31 +142,29 @@ export class TransactionScope {
     if (performance.now() - this.#openedAt < limitMs - 1) return
     this.#heldTooLong = true
     this.#offences.push({ kind: 'hold', limitMs })
-    this.#report()
   }
 
-  /** Calls come before the sockets that they open, and those before the time that they took. */
+  /** What nothing explains and nobody allowed; what was done comes before the time that it took. */
   #standing(): Offence[] {
-    const rank = { checkout: 0, call: 1, hold: 2 }
-    return this.#offences
-      .filter((offence) => !this.#isExplained(offence))
-      .toSorted((a, b) => rank[a.kind] - rank[b.kind])
+    const sockets = this.#requested ? [] : this.#sockets.filter((socket) => !this.#allows(socket))
+    const [held, done] = [this.#offences.filter(isHold), this.#offences.filter((each) => !isHold(each))]
+    return [...done, ...sockets, ...held]
   }
 
-  #isExplained(offence: Offence): boolean {
-    if (offence.kind !== 'call' || offence.call.kind !== 'socket') return false
-    return this.#requested || this.#allows(offence.call)
-  }
-
-  #allows(call: Call): boolean {
-    return allows(this.policy.allowed, call) || allows(this.allowed, call)
+  #allows(offence: Offence): boolean {
+    const all = [this.policy.allowed, this.allowed]
+    if (offence.kind === 'call') return all.some((allowed) => allows(allowed, offence.call))
+    return offence.kind === 'checkout' && all.includes(true)
   }
 
   #report(): void {
-    if (this.#offences.length === this.#reported) return
-    this.#reported = this.#offences.length
+    if (this.#offences.length + this.#sockets.length === 0) return
     for (const offence of this.#standing()) this.policy.report(offence, this)
   }
+}
+
+function isHold(offence: Offence): boolean {
+  return offence.kind === 'hold'
 }
 
 /** Runs `work` inside the scope. */
