@@ -1,4 +1,5 @@
 import { subscribe } from 'node:diagnostics_channel'
+import type { ClientHttp2Stream } from 'node:http2'
 import type { Socket } from 'node:net'
 import { Place } from './place.ts'
 
@@ -26,6 +27,7 @@ interface HttpMessage {
 }
 interface Http2Message {
   headers: Record<string, unknown>
+  stream: ClientHttp2Stream
 }
 interface ProcessMessage {
   process: { spawnfile?: string | null }
@@ -35,15 +37,18 @@ interface ProcessMessage {
 const TAPS: readonly Tap[] = [
   {
     channel: 'undici:request:create', // fetch, WebSocket, EventSource, undici
-    call: ({ request }: UndiciMessage) => httpCall(request.method, hostOf(request.origin)),
+    call: ({ request }: UndiciMessage) => httpCall(request.method, () => hostOf(request.origin)),
   },
   {
     channel: 'http.client.request.created', // node:http, node:https
-    call: ({ request }: HttpMessage) => httpCall(request.method, request.getHeader('host') ?? request.host),
+    call: ({ request }: HttpMessage) =>
+      httpCall(request.method, () => request.getHeader('host') ?? request.host),
   },
   {
     channel: 'http2.client.stream.created',
-    call: ({ headers }: Http2Message) => httpCall(headers[':method'], headers[':authority'] ?? headers.host),
+    call: ({ headers, stream }: Http2Message) =>
+      // Before Node 24 the headers are what the caller has given, which may be only a path.
+      httpCall(headers[':method'], () => headers[':authority'] ?? stream.sentHeaders?.[':authority']),
   },
   { channel: 'net.client.socket', call: ({ socket }: { socket: Socket }) => connection(socket) },
   {
@@ -91,9 +96,12 @@ export function tap(wanted: () => boolean, heard: (call: Call) => void): void {
   }
 }
 
-function httpCall(method: unknown, host: unknown): Pick<Call, 'kind' | 'name' | 'host'> {
-  const known = typeof host === 'string' ? host : undefined
-  return { kind: 'request', name: () => `${method ?? 'GET'} ${known ?? 'a server'}`, host: () => known }
+function httpCall(method: unknown, given: () => unknown): Pick<Call, 'kind' | 'name' | 'host'> {
+  const host = () => {
+    const known = given()
+    return typeof known === 'string' ? known : undefined
+  }
+  return { kind: 'request', name: () => `${method ?? 'GET'} ${host() ?? 'a server'}`, host }
 }
 
 /** Where a socket goes is known only after the channel has published it. */
