@@ -1,3 +1,5 @@
+import { detached } from './detached.ts'
+
 /**
  * Natural batching: what comes while a write is under way gathers, and goes together in the next one. So a single item
  * is never delayed, and under load many share a statement and a commit.
@@ -19,7 +21,7 @@ export class NaturalBatches<Item> {
 
   add(item: Item): void {
     this.#waiting.push(item)
-    if (!this.#writing) void this.#drain()
+    if (!this.#writing) void detached(() => this.#drain())
   }
 
   async #drain(): Promise<void> {

@@ -1,12 +1,14 @@
 /** What went wrong, as a stable string for programs. The message says it to people, with the remedy. */
 export type ErrorCode =
   | 'ANSWER_TOO_LARGE'
+  | 'CALL_IN_TRANSACTION'
   | 'CANCELLED'
   | 'CLAIM_LOST'
   | 'COMMIT_UNKNOWN'
   | 'CONNECTION_FAILED'
   | 'CRASHED_TOO_OFTEN'
   | 'ENGINE_NOT_RUNNING'
+  | 'HELD_TOO_LONG'
   | 'INVALID_CONFIG'
   | 'INVALID_DURATION'
   | 'INVALID_INPUT'
@@ -19,6 +21,7 @@ export type ErrorCode =
   | 'NO_PERMISSION'
   | 'NOT_JSON'
   | 'SCHEMA_TOO_NEW'
+  | 'SECOND_CHECKOUT'
   | 'STATEMENT_TIMEOUT'
   | 'STOPPING'
   | 'TIMEOUT'
