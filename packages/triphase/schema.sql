@@ -241,6 +241,7 @@ CREATE OR REPLACE FUNCTION triphase.finish_jobs(job_ids bigint[], claim_nos inte
  LANGUAGE plpgsql
  SET plan_cache_mode TO 'force_generic_plan'
  SET enable_seqscan TO 'off'
+ SET enable_bitmapscan TO 'off'
 AS $function$
 #variable_conflict use_column
 BEGIN RETURN QUERY
@@ -314,8 +315,9 @@ AS $function$
 #variable_conflict use_column
 BEGIN RETURN QUERY
 WITH new AS (
-  SELECT t.*, coalesce(t.run_at, clock_timestamp() + t.delay_ms * interval '1 millisecond') AS due,
-         coalesce(t.run_at > clock_timestamp(), t.delay_ms > 0) AS later
+  SELECT t.*,
+         coalesce(t.run_at, clock_timestamp() + coalesce(t.delay_ms, delays_ms[1]) * interval '1 millisecond') AS due,
+         coalesce(t.run_at > clock_timestamp(), coalesce(t.delay_ms, delays_ms[1]) > 0) AS later
   FROM unnest(
     tasks, queues, priorities, inputs, attempts, crashes, timeouts_ms, delays_ms, due_at, labels, traces
   ) WITH ORDINALITY AS t(
@@ -324,8 +326,9 @@ WITH new AS (
 )
 INSERT INTO triphase.job
   (task, queue, state, priority, run_at, max_attempts, max_crashes, timeout_ms, input, tags, traceparent)
-SELECT task, queue, CASE WHEN later THEN 'scheduled' ELSE 'available' END, priority, due, max_attempts,
-       max_crashes, timeout_ms, input, tags::text[], traceparent
+SELECT coalesce(task, tasks[1]), coalesce(queue, queues[1]), CASE WHEN later THEN 'scheduled' ELSE 'available' END,
+       coalesce(priority, priorities[1]), due, coalesce(max_attempts, attempts[1]), coalesce(max_crashes, crashes[1]),
+       timeout_ms, input, tags::text[], traceparent
 FROM new ORDER BY n
 RETURNING id;
 END $function$;
@@ -339,8 +342,9 @@ AS $function$
 #variable_conflict use_column
 BEGIN RETURN QUERY
 WITH new AS (
-  SELECT t.*, coalesce(t.run_at, clock_timestamp() + t.delay_ms * interval '1 millisecond') AS due,
-         coalesce(t.run_at > clock_timestamp(), t.delay_ms > 0) AS later
+  SELECT t.*,
+         coalesce(t.run_at, clock_timestamp() + coalesce(t.delay_ms, delays_ms[1]) * interval '1 millisecond') AS due,
+         coalesce(t.run_at > clock_timestamp(), coalesce(t.delay_ms, delays_ms[1]) > 0) AS later
   FROM unnest(
     tasks, queues, priorities, inputs, attempts, crashes, timeouts_ms, delays_ms, due_at, labels, traces, keys, periods_ms
   ) AS t(
@@ -353,15 +357,17 @@ WITH new AS (
   FROM new ORDER BY unique_key
   ON CONFLICT (key) DO UPDATE SET job_id = excluded.job_id, expires_at = excluded.expires_at
     WHERE coalesce(u.expires_at <= clock_timestamp(), true)
-      AND EXISTS (SELECT FROM triphase.job_unique seen WHERE seen.key = u.key AND seen.ctid = u.ctid)
-      AND NOT EXISTS (SELECT FROM triphase.job WHERE job.id = u.job_id)
+      AND u.ctid = (SELECT seen.ctid FROM triphase.job_unique seen WHERE seen.key = u.key)
+      AND (SELECT job.id FROM triphase.job WHERE job.id = u.job_id) IS NULL
   RETURNING key, job_id
 ), inserted AS (
   INSERT INTO triphase.job
     (id, task, queue, state, priority, run_at, max_attempts, max_crashes, timeout_ms, input, tags, traceparent,
      unique_key)
-  SELECT taken.job_id, task, queue, CASE WHEN later THEN 'scheduled' ELSE 'available' END, priority, due,
-         max_attempts, max_crashes, timeout_ms, input, tags::text[], traceparent, unique_key
+  SELECT taken.job_id, coalesce(task, tasks[1]), coalesce(queue, queues[1]),
+         CASE WHEN later THEN 'scheduled' ELSE 'available' END, coalesce(priority, priorities[1]), due,
+         coalesce(max_attempts, attempts[1]), coalesce(max_crashes, crashes[1]), timeout_ms, input, tags::text[],
+         traceparent, unique_key
   FROM new JOIN taken ON taken.key = new.unique_key
   RETURNING id, unique_key
 )
@@ -376,6 +382,7 @@ CREATE OR REPLACE FUNCTION triphase.reschedule_jobs(job_ids bigint[], claim_nos 
  LANGUAGE plpgsql
  SET plan_cache_mode TO 'force_generic_plan'
  SET enable_seqscan TO 'off'
+ SET enable_bitmapscan TO 'off'
 AS $function$
 #variable_conflict use_column
 BEGIN RETURN QUERY

@@ -74,15 +74,16 @@ RETURNING j.id::text, claim_no, attempt, max_attempts, crash_count, timeout_ms, 
 END $claim_jobs$;
 
 -- A job leaves `job` and enters history in this one statement, so its id is in exactly one of them. Jobs are found by
--- job_pkey; state and fence are a CASE, a filter that no other index and no join can be chosen for: under a snapshot that
--- somebody holds, job_executing is full of dead entries. What hangs on a job is removed by its own primary key; most jobs
+-- job_pkey, in ascending id (a bitmap would lock them in the order in which they lie); state and fence are a CASE, a filter
+-- that no other index and no join can be chosen for: under a snapshot that somebody holds, job_executing is full of dead
+-- entries. What hangs on a job is removed by its own primary key; most jobs
 -- have none of it, and say so in the row.
 CREATE FUNCTION triphase.finish_jobs(
   job_ids bigint[], claim_nos integer[], states text[], results json[], errors json[], outcomes text[],
   checkout_counts integer[], waits_ms real[], holds_ms real[], longest_holds_ms real[], phase_times json[],
   dropped_steps text[]
 ) RETURNS SETOF text LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
 AS $finish_jobs$
 #variable_conflict use_column
 BEGIN RETURN QUERY
@@ -137,7 +138,7 @@ CREATE FUNCTION triphase.reschedule_jobs(
   outcomes text[], checkout_counts integer[], waits_ms real[], holds_ms real[], longest_holds_ms real[],
   phase_times json[], dropped_steps text[]
 ) RETURNS SETOF text LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
 AS $reschedule_jobs$
 #variable_conflict use_column
 BEGIN RETURN QUERY
@@ -215,7 +216,8 @@ VALUES (
 RETURNING id;
 END $insert_job$;
 
--- `due` is drawn once a row; a job is available at once unless it is due later. Ids come in the order of the arrays.
+-- `due` is drawn once a row; a job is available at once unless it is due later. Ids come in the order of the inputs. A
+-- column in which all jobs agree may hold their value once, and one without any value nothing: unnest fills up with nulls.
 CREATE FUNCTION triphase.insert_jobs(
   tasks text[], queues text[], priorities smallint[], inputs json[], attempts integer[], crashes smallint[],
   timeouts_ms integer[], delays_ms float8[], due_at timestamptz[], labels text[], traces text[]
@@ -225,8 +227,9 @@ AS $insert_jobs$
 #variable_conflict use_column
 BEGIN RETURN QUERY
 WITH new AS (
-  SELECT t.*, coalesce(t.run_at, clock_timestamp() + t.delay_ms * interval '1 millisecond') AS due,
-         coalesce(t.run_at > clock_timestamp(), t.delay_ms > 0) AS later
+  SELECT t.*,
+         coalesce(t.run_at, clock_timestamp() + coalesce(t.delay_ms, delays_ms[1]) * interval '1 millisecond') AS due,
+         coalesce(t.run_at > clock_timestamp(), coalesce(t.delay_ms, delays_ms[1]) > 0) AS later
   FROM unnest(
     tasks, queues, priorities, inputs, attempts, crashes, timeouts_ms, delays_ms, due_at, labels, traces
   ) WITH ORDINALITY AS t(
@@ -235,8 +238,9 @@ WITH new AS (
 )
 INSERT INTO triphase.job
   (task, queue, state, priority, run_at, max_attempts, max_crashes, timeout_ms, input, tags, traceparent)
-SELECT task, queue, CASE WHEN later THEN 'scheduled' ELSE 'available' END, priority, due, max_attempts,
-       max_crashes, timeout_ms, input, tags::text[], traceparent
+SELECT coalesce(task, tasks[1]), coalesce(queue, queues[1]), CASE WHEN later THEN 'scheduled' ELSE 'available' END,
+       coalesce(priority, priorities[1]), due, coalesce(max_attempts, attempts[1]), coalesce(max_crashes, crashes[1]),
+       timeout_ms, input, tags::text[], traceparent
 FROM new ORDER BY n
 RETURNING id;
 END $insert_jobs$;
@@ -246,7 +250,8 @@ END $insert_jobs$;
 -- such statements cannot deadlock. After that wait the key is read as it is now, its job still as of before the wait:
 -- so only a key that has not changed since (the same ctid) is taken over, or its new holder's job would seem gone.
 -- A key that was committed by somebody else while this statement ran is in neither part of the answer: the caller
--- asks again.
+-- asks again. Both questions about a taken key are scalar (job_unique_pkey, job_pkey): as EXISTS they may be answered by
+-- hashing the whole of both tables.
 CREATE FUNCTION triphase.insert_unique_jobs(
   tasks text[], queues text[], priorities smallint[], inputs json[], attempts integer[], crashes smallint[],
   timeouts_ms integer[], delays_ms float8[], due_at timestamptz[], labels text[], traces text[], keys text[],
@@ -257,8 +262,9 @@ AS $insert_unique_jobs$
 #variable_conflict use_column
 BEGIN RETURN QUERY
 WITH new AS (
-  SELECT t.*, coalesce(t.run_at, clock_timestamp() + t.delay_ms * interval '1 millisecond') AS due,
-         coalesce(t.run_at > clock_timestamp(), t.delay_ms > 0) AS later
+  SELECT t.*,
+         coalesce(t.run_at, clock_timestamp() + coalesce(t.delay_ms, delays_ms[1]) * interval '1 millisecond') AS due,
+         coalesce(t.run_at > clock_timestamp(), coalesce(t.delay_ms, delays_ms[1]) > 0) AS later
   FROM unnest(
     tasks, queues, priorities, inputs, attempts, crashes, timeouts_ms, delays_ms, due_at, labels, traces, keys, periods_ms
   ) AS t(
@@ -271,15 +277,17 @@ WITH new AS (
   FROM new ORDER BY unique_key
   ON CONFLICT (key) DO UPDATE SET job_id = excluded.job_id, expires_at = excluded.expires_at
     WHERE coalesce(u.expires_at <= clock_timestamp(), true)
-      AND EXISTS (SELECT FROM triphase.job_unique seen WHERE seen.key = u.key AND seen.ctid = u.ctid)
-      AND NOT EXISTS (SELECT FROM triphase.job WHERE job.id = u.job_id)
+      AND u.ctid = (SELECT seen.ctid FROM triphase.job_unique seen WHERE seen.key = u.key)
+      AND (SELECT job.id FROM triphase.job WHERE job.id = u.job_id) IS NULL
   RETURNING key, job_id
 ), inserted AS (
   INSERT INTO triphase.job
     (id, task, queue, state, priority, run_at, max_attempts, max_crashes, timeout_ms, input, tags, traceparent,
      unique_key)
-  SELECT taken.job_id, task, queue, CASE WHEN later THEN 'scheduled' ELSE 'available' END, priority, due,
-         max_attempts, max_crashes, timeout_ms, input, tags::text[], traceparent, unique_key
+  SELECT taken.job_id, coalesce(task, tasks[1]), coalesce(queue, queues[1]),
+         CASE WHEN later THEN 'scheduled' ELSE 'available' END, coalesce(priority, priorities[1]), due,
+         coalesce(max_attempts, attempts[1]), coalesce(max_crashes, crashes[1]), timeout_ms, input, tags::text[],
+         traceparent, unique_key
   FROM new JOIN taken ON taken.key = new.unique_key
   RETURNING id, unique_key
 )

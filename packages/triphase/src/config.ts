@@ -19,6 +19,22 @@ export interface QueueConfig {
   timeout?: Duration
 }
 
+/** What becomes of a transaction in which a call was made: rolled back with an error, reported, or not looked at. */
+export type GuardMode = 'error' | 'warn' | 'off'
+
+/** Hosts that may be called inside a transaction (`api.example.com`, `localhost:8080`, `.example.com`); true: anything. */
+export type Allowed = true | readonly string[]
+
+/** How transactions are guarded against calls that keep them open. */
+export interface GuardOptions {
+  /** Default `'error'`, and `'warn'` where `NODE_ENV` is `production`. */
+  mode?: GuardMode
+  /** Longest time that a transaction may be open; false: any. Default 1 s. */
+  maxHold?: Duration | false
+  /** What may be called inside every transaction. Default: nothing. */
+  allow?: Allowed
+}
+
 /** What can be set for an engine, apart from its tasks and parts. */
 export interface EngineOptions {
   /** Names this application in `pg_stat_activity` and in the list of processes. Default `'triphase'`. */
@@ -47,12 +63,21 @@ export interface EngineOptions {
   abortGrace?: Duration
   /** Largest answer of a staged task, in bytes of JSON. Default 16 MiB. */
   maxAnswerBytes?: number
+  /** What the guard says to calls inside `prepare`, `commit`, `abandon` and `engine.transaction`. */
+  guard?: GuardOptions
 }
 
 export interface ResolvedPool {
   url: string
   size: number
   acquireTimeoutMs: number
+}
+
+export interface GuardSettings {
+  readonly mode: GuardMode
+  /** Null: any length of time. */
+  readonly maxHoldMs: number | null
+  readonly allow: Allowed
 }
 
 /** Options with every default filled in; lengths of time are milliseconds. */
@@ -69,6 +94,7 @@ export interface EngineConfig {
   readonly graceMs: number
   readonly abortGraceMs: number
   readonly maxAnswerBytes: number
+  readonly guard: GuardSettings
 }
 
 const OPTION_NAMES = new Set<string>([
@@ -85,8 +111,11 @@ const OPTION_NAMES = new Set<string>([
   'grace',
   'abortGrace',
   'maxAnswerBytes',
+  'guard',
 ])
 const POOL_NAMES = new Set(['url', 'size', 'acquireTimeout'])
+const GUARD_NAMES = new Set(['mode', 'maxHold', 'allow'])
+const GUARD_MODES: readonly unknown[] = ['error', 'warn', 'off']
 const QUEUE_NAMES = new Set(['concurrency', 'timeout'])
 const URL_RULE =
   'a postgres:// URL, with special characters of user and password percent-encoded (encodeURIComponent)'
@@ -138,6 +167,7 @@ export function resolveConfig(options: EngineOptions): EngineConfig {
     graceMs: time('grace', options.grace ?? '25s'),
     abortGraceMs: time('abortGrace', options.abortGrace ?? '5s'),
     maxAnswerBytes: wholeOr(faults, 'maxAnswerBytes', options.maxAnswerBytes ?? 16 * 1024 * 1024, 1),
+    guard: guardSettings(faults, options.guard ?? {}, 'guard.'),
   }
   if (faults.length > 0)
     throw new TriphaseError('INVALID_CONFIG', `The engine cannot work like this: ${faults.join('; ')}.`)
@@ -162,6 +192,32 @@ function pool(
     size: wholeOr(faults, `${name}.size`, given.size ?? defaults.size, least),
     acquireTimeoutMs: durationOr(faults, `${name}.acquireTimeout`, timeout, 1),
   }
+}
+
+/**
+ * Checks the options of a guard that is no engine's.
+ *
+ * @throws {TriphaseError} `INVALID_OPTIONS`, naming every fault at once.
+ */
+export function resolveGuard(options: GuardOptions): GuardSettings {
+  const faults: string[] = []
+  const settings = guardSettings(faults, options, '')
+  if (faults.length === 0) return settings
+  throw new TriphaseError('INVALID_OPTIONS', `The guard cannot work like this: ${faults.join('; ')}.`)
+}
+
+function guardSettings(faults: string[], given: GuardOptions, prefix: string): GuardSettings {
+  for (const key of Object.keys(given)) {
+    if (!GUARD_NAMES.has(key))
+      faults.push(`${prefix}${key}: there is no such option (there are ${[...GUARD_NAMES].join(', ')})`)
+  }
+  const mode = given.mode ?? (process.env.NODE_ENV === 'production' ? 'warn' : 'error')
+  if (!GUARD_MODES.includes(mode)) faults.push(`${prefix}mode: 'error', 'warn' or 'off'`)
+  const { maxHold = '1s', allow = [] } = given
+  if (!(allow === true || (Array.isArray(allow) && allow.every((host) => typeof host === 'string'))))
+    faults.push(`${prefix}allow: a list of hosts, or true for anything`)
+  const maxHoldMs = maxHold === false ? null : durationOr(faults, `${prefix}maxHold`, maxHold, 1)
+  return Object.freeze({ mode, maxHoldMs, allow })
 }
 
 function queueMap(

@@ -1,7 +1,12 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { setTimeout as delay } from 'node:timers/promises'
 import type pg from 'pg'
 import { type EngineConfig, type EngineOptions, resolveConfig } from './config.ts'
 import { storedError, TriphaseError } from './errors.ts'
+import { opening } from './guard/place.ts'
+import { GuardPolicy } from './guard/policy.ts'
+import { noteCheckout, outside } from './guard/scope.ts'
+import { guarded, type TransactionOptions } from './guard/transaction.ts'
 import type { Job, JobState } from './job.ts'
 import { SHARED_POOL, sameUserAndDatabase, shareServerConnections } from './maintenance/poolers.ts'
 import type { Hint, Notifier } from './notifier.ts'
@@ -58,11 +63,14 @@ export class Engine<Tx> {
   readonly #heartbeatDatabase: Database
   readonly #pool: pg.Pool | undefined
   readonly #transactor: Transactor<Tx>
+  readonly #guard: GuardPolicy
   readonly #tasks: ReadonlyMap<string, Task<unknown, never>>
   readonly #notifier: Notifier
   readonly #outbox: HintOutbox
   readonly #enqueuer: Enqueuer
   readonly #hintsOf = new WeakMap<object, Hint[]>()
+  /** Where jobs run, whoever made them known: where the engine was started, outside of every transaction. */
+  #own = outside(() => AsyncLocalStorage.snapshot())
   #worker: Worker | undefined
   #starting: Promise<void> | undefined
   #stopping: Promise<void> | undefined
@@ -79,9 +87,12 @@ export class Engine<Tx> {
     this.#heartbeatDatabase = this.#openDatabase(1, beatMs, beatMs)
     if (!transactor) this.#pool = this.#openApplicationPool()
     this.#transactor = transactor ?? (pgTransactor(this.#pool as pg.Pool) as unknown as Transactor<Tx>)
+    this.#guard = new GuardPolicy(this.#config.guard, (report) =>
+      this.telemetry.emit('guard:offence', report),
+    )
     this.#notifier = notifier ?? postgresNotifier()
     this.#outbox = new HintOutbox(this.#database, this.#notifier, this.telemetry)
-    this.#enqueuer = new Enqueuer(this.telemetry)
+    this.#enqueuer = new Enqueuer(this.#database, this.telemetry)
   }
 
   /**
@@ -126,24 +137,18 @@ export class Engine<Tx> {
    * Runs `work` in a transaction of the application. Jobs that it enqueues with `{ tx }` exist exactly if it commits,
    * and their hints are sent after that.
    *
+   * @param options.allow hosts that may be called meanwhile, or true for anything (see docs/guard.md).
+   * @param options.maxHold instead of the engine's.
+   * @throws {TriphaseError} `CALL_IN_TRANSACTION`, `SECOND_CHECKOUT`, `HELD_TOO_LONG` where the guard refuses: then it
+   * was rolled back.
    * @example
    * await engine.transaction(async (tx) => {
    *   await tx.query('INSERT INTO orders (id) VALUES ($1)', [id])
    *   await engine.enqueue(sendReceipt, { orderId: id }, { tx })
    * })
    */
-  async transaction<Value>(work: (tx: Tx) => Promise<Value>): Promise<Value> {
-    const hints: Hint[] = []
-    const value = await this.#transactor.transaction(async (tx) => {
-      this.#hintsOf.set(tx as object, hints)
-      try {
-        return await work(tx)
-      } finally {
-        this.#hintsOf.delete(tx as object)
-      }
-    })
-    this.#send(hints)
-    return value
+  transaction<Value>(work: (tx: Tx) => Promise<Value>, options: TransactionOptions = {}): Promise<Value> {
+    return this.#transact(work, options, opening(this.#guard, this.transaction))
   }
 
   /**
@@ -285,9 +290,10 @@ export class Engine<Tx> {
       outbox: this.#outbox,
       telemetry: this.telemetry,
     })
-    await worker.start()
+    this.#own = outside(() => AsyncLocalStorage.snapshot())
+    await this.#own(() => worker.start())
     this.#worker = worker
-    void this.#lookAtPoolers(server)
+    void this.#own(() => this.#lookAtPoolers(server))
   }
 
   /** Says what stands between the engine and its server, and whether that makes the two pools one. */
@@ -336,27 +342,47 @@ export class Engine<Tx> {
     await Promise.race([closed, delay(CLOSE_MS, undefined, { ref: false })])
   }
 
+  async #transact<Value>(
+    work: (tx: Tx) => Promise<Value>,
+    options: TransactionOptions = {},
+    opened?: () => string,
+  ): Promise<Value> {
+    const [policy, source, hints] = [this.#guard, this.#transactor, [] as Hint[]]
+    const value = await guarded({ policy, source, options, opened }, (inside) =>
+      this.#transactor.transaction((tx) => {
+        this.#hintsOf.set(tx as object, hints)
+        return inside(() => work(tx)).finally(() => this.#hintsOf.delete(tx as object))
+      }),
+    )
+    this.#send(hints)
+    return value
+  }
+
   async #enqueue<RawInput>(
     task: TaskReference<RawInput>,
     items: readonly { input: RawInput; options: EnqueueOptions }[],
     { tx, notify: when }: InTransaction<Tx>,
   ): Promise<InsertedJob[]> {
     if (items.length === 0) return []
-    const run = tx === undefined ? onEnginePool(this.#database) : this.#inside(tx)
+    const run = tx === undefined ? undefined : this.#inside(tx)
     const { inserted, hints } = await this.#enqueuer.enqueue(run, task, items)
     if (tx === undefined) this.#send(hints)
     else this.#hintsOf.get(tx as object)?.push(...hints)
-    if (tx !== undefined && when === 'in-transaction') await notify(run, this.#config.schema, hints)
+    if (run !== undefined && when === 'in-transaction') await notify(run, this.#config.schema, hints)
     return inserted
   }
 
   /** The application's transactor, with hints sent after each commit: also for jobs that a staged task enqueues. */
   #hinting(): Transactor<Tx> {
     const transactor = this.#transactor
+    const query: Transactor<Tx>['query'] = (text, values) => {
+      noteCheckout(transactor)
+      return (transactor.query as NonNullable<typeof query>)(text, values)
+    }
     return {
-      transaction: (work) => this.transaction(work),
+      transaction: (work) => this.#transact(work),
       execute: (tx, text, values) => transactor.execute(tx, text, values),
-      ...(transactor.query ? { query: transactor.query.bind(transactor) } : {}),
+      ...(transactor.query ? { query } : {}),
     }
   }
 
@@ -367,8 +393,10 @@ export class Engine<Tx> {
 
   /** To this process's own worker at once, to the others by the notifier. */
   #send(hints: readonly Hint[]): void {
-    for (const hint of hints) this.#worker?.receive(hint)
-    this.#outbox.add(hints)
+    this.#own(() => {
+      for (const hint of hints) this.#worker?.receive(hint)
+      this.#outbox.add(hints)
+    })
   }
 
   #stopFailed(error: unknown): void {

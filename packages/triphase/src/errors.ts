@@ -1,12 +1,14 @@
 /** What went wrong, as a stable string for programs. The message says it to people, with the remedy. */
 export type ErrorCode =
   | 'ANSWER_TOO_LARGE'
+  | 'CALL_IN_TRANSACTION'
   | 'CANCELLED'
   | 'CLAIM_LOST'
   | 'COMMIT_UNKNOWN'
   | 'CONNECTION_FAILED'
   | 'CRASHED_TOO_OFTEN'
   | 'ENGINE_NOT_RUNNING'
+  | 'HELD_TOO_LONG'
   | 'INVALID_CONFIG'
   | 'INVALID_DURATION'
   | 'INVALID_INPUT'
@@ -20,6 +22,7 @@ export type ErrorCode =
   | 'NOT_JSON'
   | 'NOTIFICATIONS_LOST'
   | 'SCHEMA_TOO_NEW'
+  | 'SECOND_CHECKOUT'
   | 'SERVER_TOO_OLD'
   | 'STATEMENT_TIMEOUT'
   | 'STOPPING'

@@ -1,5 +1,12 @@
+export {
+  adviseConnections,
+  type BusyConnections,
+  type ConnectionAdvice,
+  type ConnectionLimits,
+  type ConnectionLoad,
+} from './adviser.ts'
 export type { Backoff } from './backoff.ts'
-export type { EngineOptions, PoolConfig, QueueConfig } from './config.ts'
+export type { Allowed, EngineOptions, GuardMode, GuardOptions, PoolConfig, QueueConfig } from './config.ts'
 export type { Duration } from './duration.ts'
 export {
   type CreateEngineOptions,
@@ -18,6 +25,7 @@ export {
   type StoredError,
   TriphaseError,
 } from './errors.ts'
+export type { TransactionOptions } from './guard/transaction.ts'
 export type { ClaimedJob, Job, JobState, Priority } from './job.ts'
 export { type Hint, type Notifier, type NotifierContext, parseHint } from './notifier.ts'
 export { memoryNotifier } from './notifiers/memory.ts'

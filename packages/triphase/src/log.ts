@@ -107,6 +107,7 @@ const LINES: { [Name in keyof TelemetryEvents]?: Line<Name> } = {
     'warn',
     `a connection of the ${event.pool} pool was closed: ${event.error.message}`,
   ],
+  'guard:offence': (event) => ['warn', event.message],
   'config:warning': (event) => ['warn', event.message],
 }
 

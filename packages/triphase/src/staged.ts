@@ -1,6 +1,8 @@
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import type pg from 'pg'
 import { RejectedAnswer, TriphaseError } from './errors.ts'
+import { Place } from './guard/place.ts'
+import { nameTransaction } from './guard/scope.ts'
 import {
   type AbandonContext,
   complete,
@@ -131,8 +133,24 @@ export function defineStagedTask<
     abandon,
     ...options
   } = definition
-  const execute = (context: ExecutionContext<Tx>) => new StagedRun(definition, context).run()
-  return taskOf(name, input, options, execute, abandon as Task<RawInput, Tx>['abandon'])
+  const names = transactionNames(name, new Place(defineStagedTask))
+  const execute = (context: ExecutionContext<Tx>) => new StagedRun(definition, context, names).run()
+  const abandoned = (context: AbandonContext<RawInput, Tx>) => {
+    nameTransaction(names.abandon, context.job.id)
+    return abandon?.(context)
+  }
+  return taskOf(name, input, options, execute, abandon && (abandoned as Task<RawInput, Tx>['abandon']))
+}
+
+type TransactionNames = Record<'prepare' | 'commit' | 'abandon', () => string>
+
+/** How the guard calls a task's transactions: their code is the task's, whatever opens them. */
+function transactionNames(task: string, defined: Place): TransactionNames {
+  const nameOf = (phase: string) => () => {
+    const { line } = defined
+    return `for ${phase} of task ${task}${line === undefined ? '' : ` (defined at ${line})`}`
+  }
+  return { prepare: nameOf('prepare'), commit: nameOf('commit'), abandon: nameOf('abandon') }
 }
 
 /**
@@ -151,13 +169,16 @@ class StagedRun<RawInput, Input, Prepared, RawAnswer, Answer, Tx> {
   readonly #definition: StagedTaskDefinition<RawInput, Input, Prepared, RawAnswer, Answer, Tx>
   readonly #context: ExecutionContext<Tx>
   readonly #job: JobContext<Input>
+  readonly #names: TransactionNames
 
   constructor(
     definition: StagedTaskDefinition<RawInput, Input, Prepared, RawAnswer, Answer, Tx>,
     context: ExecutionContext<Tx>,
+    names: TransactionNames,
   ) {
     this.#definition = definition
     this.#context = context
+    this.#names = names
     const { input, job, signal, idempotencyKey } = context
     this.#job = { input: input as Input, job, signal, idempotencyKey }
   }
@@ -165,7 +186,10 @@ class StagedRun<RawInput, Input, Prepared, RawAnswer, Answer, Tx> {
   async run(): Promise<Outcome> {
     const { transaction, stopTimer, enterPhase, signal } = this.#context
     enterPhase('prepare')
-    const found = await transaction((tx) => this.#definition.prepare({ ...this.#job, tx }))
+    const found = await transaction((tx) => {
+      nameTransaction(this.#names.prepare, this.#job.job.id)
+      return this.#definition.prepare({ ...this.#job, tx })
+    })
     if (found instanceof AlreadyDone) return complete(found.result)
     signal.throwIfAborted()
     const known = found instanceof KnownAnswer
@@ -214,6 +238,7 @@ class StagedRun<RawInput, Input, Prepared, RawAnswer, Answer, Tx> {
   #commit(prepared: Prepared, raw: unknown): Promise<Outcome> {
     const { commit, answer: schema } = this.#definition
     return this.#context.commit(async (tx) => {
+      nameTransaction(this.#names.commit, this.#job.job.id)
       const answer = (schema ? await fitting(schema, raw) : raw) as Answer
       return commit({ ...this.#job, tx, prepared, answer })
     })

@@ -249,14 +249,22 @@ export function unchecked<Input>(): StandardSchemaV1<Input, Input> {
  *
  * @throws {TriphaseError} with `code`.
  */
-export async function validated<Output>(
+export function validated<Output>(
   schema: StandardSchemaV1<unknown, Output>,
   value: unknown,
   code: 'INVALID_INPUT' | 'INVALID_ANSWER',
   subject: string,
-): Promise<Output> {
+): Output | Promise<Output> {
   const checked = schema['~standard'].validate(value)
-  const outcome = checked instanceof Promise ? await checked : checked
+  if (checked instanceof Promise) return checked.then((outcome) => fittingValue(outcome, code, subject))
+  return fittingValue(checked, code, subject)
+}
+
+function fittingValue<Output>(
+  outcome: StandardSchemaV1.Result<Output>,
+  code: 'INVALID_INPUT' | 'INVALID_ANSWER',
+  subject: string,
+): Output {
   if (!outcome.issues) return outcome.value
   const faults = outcome.issues.map((issue) => `${pathOf(issue)}${issue.message}`)
   throw new TriphaseError(code, `${subject} does not fit its schema: ${faults.join('; ')}`)

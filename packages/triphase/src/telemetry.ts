@@ -58,6 +58,20 @@ export interface TelemetryEvents {
   'history:pruned': { partitionsMade: number; partitionsDropped: number; postponed: number; orphans: number }
   'pool:error': { pool: string; error: StoredError }
   'pool:held': { pool: 'engine' | 'application'; waitMs: number; holdMs: number; jobId: string | null }
+  /** A transaction did what keeps its connection from others. Told once for each place and kind. */
+  'guard:offence': {
+    kind: 'call' | 'checkout' | 'hold'
+    /** Such as `GET api.example.com`. */
+    what: string
+    /** Where the transaction was opened. */
+    opened: string
+    /** All of it, with the remedy. */
+    message: string
+    /** The transaction was rolled back, and its caller got the same as an error. */
+    refused: boolean
+    /** Of a staged job. */
+    jobId: string | null
+  }
   'config:warning': { message: string }
 }
 
@@ -98,6 +112,11 @@ export class Telemetry {
         resolve(event)
       })
     })
+  }
+
+  /** @internal Whether anybody listens: events of which there are many are made only then. */
+  hears(name: keyof TelemetryEvents): boolean {
+    return this.#all.size > 0 || this.#emitter.listenerCount(name) > 0
   }
 
   /** @internal */

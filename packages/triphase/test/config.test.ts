@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { type EngineOptions, resolveConfig } from '../src/config.ts'
 import { createEngine, defineTask, type TaskOptions, type TriphaseError, unchecked } from '../src/index.ts'
 
@@ -28,7 +28,19 @@ test('everything has a default but the URL', () => {
     graceMs: 25_000,
     abortGraceMs: 5_000,
     maxAnswerBytes: 16_777_216,
+    guard: { mode: 'error', maxHoldMs: 1_000, allow: [] },
   })
+})
+
+test("the guard refuses, but where NODE_ENV is 'production'", () => {
+  const modeOf = (options: object = {}) => resolveConfig({ url, ...options }).guard.mode
+  vi.stubEnv('NODE_ENV', 'production')
+  expect([modeOf(), modeOf({ guard: { mode: 'error' } })]).toEqual(['warn', 'error'])
+  vi.stubEnv('NODE_ENV', undefined)
+  expect([modeOf(), modeOf({ guard: { mode: 'off' } })]).toEqual(['error', 'off'])
+  vi.unstubAllEnvs()
+  const guard = { maxHold: false, allow: ['a', 'b:1'] } as const
+  expect(resolveConfig({ url, guard }).guard).toMatchObject({ maxHoldMs: null, allow: ['a', 'b:1'] })
 })
 
 test('each pool may have its own URL, and the engine listens with its own', () => {

@@ -42,6 +42,14 @@ const EVENTS: { [Name in keyof TelemetryEvents]: TelemetryEvents[Name] } = {
   'history:pruned': { partitionsMade: 1, partitionsDropped: 2, postponed: 0, orphans: 0 },
   'pool:error': { pool: 'engine', error: ERROR },
   'pool:held': { pool: 'application', waitMs: 1, holdMs: 2, jobId: '7' },
+  'guard:offence': {
+    kind: 'call',
+    what: 'GET api.example.com',
+    opened: 'at src/orders.ts:7:3',
+    message: 'GET api.example.com was called inside a transaction',
+    refused: false,
+    jobId: null,
+  },
   'config:warning': { message: 'both pools share a pooler' },
 }
 
@@ -109,7 +117,7 @@ describe.each(['human', 'json'] as const)('%s', (format) => {
 
   test.each([
     ['error', 3],
-    ['warn', 12],
+    ['warn', 13],
     ['silent', 0],
   ] as const)('at level %s only what is as bad is written', (level, count) => {
     const written = linesOf({ format, level }, emitAll).join('\n')

@@ -1,3 +1,4 @@
+import { NaturalBatches } from '../batches.ts'
 import { storedError, TriphaseError } from '../errors.ts'
 import { untilDone } from '../retry.ts'
 import { type Ack, ackedClaims, finishJobs, rescheduleJobs } from '../store/ack.ts'
@@ -9,12 +10,6 @@ import type { Telemetry } from '../telemetry.ts'
 /** What became of an ack. `lost`: the claim was no longer this process's. */
 export type AckOutcome = 'acked' | 'lost' | 'refused'
 
-interface Lane {
-  waiting: Waiting[]
-  writing: boolean
-  readonly write: typeof finishJobs
-}
-
 interface Waiting {
   ack: Ack
   resolve: (outcome: AckOutcome) => void
@@ -23,16 +18,15 @@ interface Waiting {
 const LARGEST_BATCH = 500
 
 /**
- * Writes outcomes in natural batches: while one write is under way the next outcomes gather, and go together. So a
- * single ack is never delayed, and under load many share a commit. What finishes jobs and what sends them back are
- * two lanes, each with one write at a time.
+ * Writes outcomes in natural batches. What finishes jobs and what sends them back are two lanes, each with one write at
+ * a time.
  */
 export class Acker {
   readonly #database: Database
   readonly #telemetry: Telemetry
   readonly #giveUp = new AbortController()
-  readonly #finish: Lane = { waiting: [], writing: false, write: finishJobs }
-  readonly #reschedule: Lane = { waiting: [], writing: false, write: rescheduleJobs }
+  readonly #finish = this.#lane(finishJobs)
+  readonly #reschedule = this.#lane(rescheduleJobs)
   readonly #drained = new Set<() => void>()
   /** Acks that stand for one that the database refused. */
   readonly #refusals = new WeakSet<Ack>()
@@ -53,9 +47,7 @@ export class Acker {
     const final = ack.state === 'completed' || ack.state === 'cancelled' || ack.state === 'discarded'
     const lane = final ? this.#finish : this.#reschedule
     this.#pending++
-    const written = new Promise<AckOutcome>((resolve) => lane.waiting.push({ ack, resolve }))
-    if (!lane.writing) void this.#drain(lane)
-    return written
+    return new Promise((resolve) => lane.add({ ack, resolve }))
   }
 
   /** Resolves when fewer than `limit` outcomes are waiting. */
@@ -68,16 +60,13 @@ export class Acker {
     this.#giveUp.abort()
   }
 
-  async #drain(lane: Lane): Promise<void> {
-    lane.writing = true
-    while (lane.waiting.length > 0) {
-      const batch = lane.waiting.splice(0, LARGEST_BATCH)
-      await this.#write(lane.write, batch)
+  #lane(write: typeof finishJobs): NaturalBatches<Waiting> {
+    return new NaturalBatches(async (batch) => {
+      await this.#write(write, batch)
       this.#pending -= batch.length
       for (const resolve of this.#drained) resolve()
       this.#drained.clear()
-    }
-    lane.writing = false
+    }, LARGEST_BATCH)
   }
 
   async #write(write: typeof finishJobs, batch: readonly Waiting[]): Promise<void> {

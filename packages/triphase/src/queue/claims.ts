@@ -72,15 +72,17 @@ export class RunningClaim {
 
   /** An ack of this claim; whatever is not given is absent. */
   ack(state: Ack['state'], details: Partial<Ack>): Ack {
-    const absent = {
-      delayMs: 0,
-      countsAsAttempt: true,
-      result: null,
-      error: null,
-      attempt: null,
-      dropAnswers: null,
+    return {
+      jobId: this.job.id,
+      claimNo: this.job.claimNo,
+      state,
+      delayMs: details.delayMs ?? 0,
+      countsAsAttempt: details.countsAsAttempt ?? true,
+      result: details.result ?? null,
+      error: details.error ?? null,
+      attempt: details.attempt ?? null,
+      dropAnswers: details.dropAnswers ?? null,
     }
-    return { jobId: this.job.id, claimNo: this.job.claimNo, state, ...absent, ...details }
   }
 
   /** What is kept of this claim: how it ended, and its connection time so far. */

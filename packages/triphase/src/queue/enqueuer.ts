@@ -1,12 +1,15 @@
+import { NaturalBatches } from '../batches.ts'
 import { type Duration, LONGEST_DELAY_MS, milliseconds } from '../duration.ts'
 import { TriphaseError } from '../errors.ts'
 import { PRIORITIES } from '../job.ts'
 import type { Hint } from '../notifier.ts'
+import { type Database, isDataError } from '../store/database.ts'
 import {
   type InsertedJob,
   insertJobs,
   insertUniqueJobs,
   type NewJob,
+  onEnginePool,
   type RunStatement,
 } from '../store/insert.ts'
 import { jsonText, optionFaults, type TaskOptions, type TaskReference, validated } from '../task.ts'
@@ -28,28 +31,68 @@ export interface EnqueueOptions extends Omit<TaskOptions, 'backoff'> {
 
 const OPTION_NAMES = new Set(['delay', 'runAt', 'tags', 'uniqueKey', 'uniqueFor'])
 
+interface Waiting {
+  job: NewJob
+  resolve: (inserted: InsertedJob) => void
+  reject: (error: unknown) => void
+}
+
+const LARGEST_BATCH = 500
+
 /** Checks inputs and options, and writes jobs; nothing is written unless all of them are right. */
 export class Enqueuer {
   readonly #telemetry: Telemetry
+  readonly #onPool: RunStatement
+  // With 16 callers at once, medians of one run (jobs/s): bare INSERTs on 16 connections 8,000, one write at a time
+  // 14,200, two 11,500, three 12,900.
+  readonly #singles = new NaturalBatches<Waiting>((batch) => this.#writeSingles(batch), LARGEST_BATCH)
 
-  constructor(telemetry: Telemetry) {
+  constructor(database: Database, telemetry: Telemetry) {
+    this.#onPool = onEnginePool(database)
     this.#telemetry = telemetry
   }
 
-  /** @returns what was written, in the order given, and the hints to send once it is committed. */
+  /**
+   * @param run the caller's transaction; undefined: the engine's own pool.
+   * @returns what was written, in the order given, and the hints to send once it is committed.
+   */
   async enqueue<RawInput>(
-    run: RunStatement,
+    run: RunStatement | undefined,
     task: TaskReference<RawInput>,
     items: readonly { input: RawInput; options: EnqueueOptions }[],
   ): Promise<{ inserted: InsertedJob[]; hints: Hint[] }> {
     const jobs = await checkedJobs(task, items)
-    const inserted = await insertInOrder(run, jobs)
+    const [only] = jobs
+    const inserted =
+      run === undefined && only && jobs.length === 1 && only.uniqueKey === null
+        ? [await this.#writeSingle(only)]
+        : await insertInOrder(run ?? this.#onPool, jobs)
     const written = jobs.filter((_job, index) => inserted[index]?.created)
     if (written.length > 0) this.#report(task, inserted, written)
     return { inserted, hints: hintsOf(written) }
   }
 
+  #writeSingle(job: NewJob): Promise<InsertedJob> {
+    return new Promise((resolve, reject) => this.#singles.add({ job, resolve, reject }))
+  }
+
+  /** What the database refuses of one job is that caller's error alone. */
+  async #writeSingles(batch: readonly Waiting[]): Promise<void> {
+    try {
+      const inserted = await insertJobs(
+        this.#onPool,
+        batch.map(({ job }) => job),
+      )
+      for (const [index, { resolve }] of batch.entries()) resolve(inserted[index] as InsertedJob)
+    } catch (error) {
+      if (batch.length > 1 && isDataError(error)) {
+        for (const single of batch) await this.#writeSingles([single])
+      } else for (const { reject } of batch) reject(error)
+    }
+  }
+
   #report(task: TaskReference<unknown>, inserted: readonly InsertedJob[], written: readonly NewJob[]): void {
+    if (!this.#telemetry.hears('job:enqueued')) return
     const jobIds = inserted.filter(({ created }) => created).map(({ id }) => id)
     this.#telemetry.emit('job:enqueued', { jobIds, task: task.name, queue: (written[0] as NewJob).queue })
   }
@@ -75,7 +118,12 @@ async function checkedJobs<RawInput>(
     const where = items.length > 1 ? `[${index}] ` : ''
     faults.push(...enqueueFaults(options).map((fault) => `${where}${fault}`))
     try {
-      const json = await checkedInput(task, input, `${where}The input of ${task.name}`)
+      const subject = `${where}The input of ${task.name}`
+      const json = jsonText(input, subject)
+      // What is checked is what a worker will see: a Date that arrives there as text is refused here, not there.
+      const checked = validated(task.input, JSON.parse(json), 'INVALID_INPUT', subject)
+      // Most schemas answer at once, and a turn of the event loop for each of many jobs would be most of what they cost.
+      if (checked instanceof Promise) await checked
       if (faults.length === 0) jobs.push(newJob(task, json, options))
     } catch (error) {
       if (!(error instanceof TriphaseError)) throw error
@@ -86,15 +134,9 @@ async function checkedJobs<RawInput>(
   return jobs
 }
 
-/** What is checked is what a worker will see: a Date that arrives there as text is refused here, not there. */
-async function checkedInput(task: TaskReference<unknown>, input: unknown, subject: string): Promise<string> {
-  const json = jsonText(input, subject)
-  await validated(task.input, JSON.parse(json), 'INVALID_INPUT', subject)
-  return json
-}
-
 /** Names each option that is unknown or out of range. */
 function enqueueFaults(options: EnqueueOptions): string[] {
+  if (Object.keys(options).length === 0) return []
   const taskOptions = Object.entries(options).filter(
     ([name, value]) => value !== undefined && !OPTION_NAMES.has(name),
   )

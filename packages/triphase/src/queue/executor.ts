@@ -51,10 +51,10 @@ export class Executor {
     const { telemetry, contexts } = this.#parts
     const { job } = claim
     claim.startedAt = performance.now()
-    telemetry.emit('job:started', {
-      ...claim.event(),
-      queuedMs: job.claimedAt.getTime() - job.insertedAt.getTime(),
-    })
+    if (telemetry.hears('job:started')) {
+      const queuedMs = job.claimedAt.getTime() - job.insertedAt.getTime()
+      telemetry.emit('job:started', { ...claim.event(), queuedMs })
+    }
     const task = this.#parts.tasks.get(job.task)
     if (!task) return this.#unknownTask(claim)
     if (claim.signal.aborted) {
@@ -65,7 +65,8 @@ export class Executor {
 
     const timer = this.#startTimer(claim, task)
     const handler = settle(async () => {
-      const input = await validated(task.input, job.input, 'INVALID_INPUT', `The input of job ${job.id}`)
+      const checked = validated(task.input, job.input, 'INVALID_INPUT', `The input of job ${job.id}`)
+      const input = checked instanceof Promise ? await checked : checked
       return task.execute(contexts.of(claim, input, () => clearTimeout(timer)) as ExecutionContext<never>)
     })
     const settled = await Promise.race([handler, this.#leak(claim)])
@@ -270,14 +271,11 @@ export class Executor {
   }
 
   #completed(claim: RunningClaim, result: unknown): void {
-    this.#parts.claims.remove(claim)
+    const { claims, telemetry } = this.#parts
+    claims.remove(claim)
+    if (!telemetry.hears('job:completed')) return
     const durationMs = performance.now() - claim.startedAt
-    this.#parts.telemetry.emit('job:completed', {
-      ...claim.event(),
-      durationMs,
-      ledger: claim.ledger,
-      result,
-    })
+    telemetry.emit('job:completed', { ...claim.event(), durationMs, ledger: claim.ledger, result })
   }
 
   #lost(claim: RunningClaim): void {

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
+import { detached } from '../detached.ts'
 import { storedError } from '../errors.ts'
 import type { Hint, Notifier } from '../notifier.ts'
 import type { Database } from '../store/database.ts'
@@ -26,7 +27,7 @@ export class HintOutbox {
 
   add(hints: readonly Hint[]): void {
     for (const hint of hints) this.#waiting.set(keyOf(hint), hint)
-    if (this.#waiting.size > 0) this.#sending ??= this.#send()
+    if (this.#waiting.size > 0) this.#sending ??= detached(() => this.#send())
   }
 
   /** Resolves when everything that was added is sent, or given up. */

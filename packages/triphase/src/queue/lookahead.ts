@@ -21,6 +21,11 @@ export class Lookahead {
     this.#meanMs = Number.isFinite(this.#meanMs) ? this.#meanMs + (heldMs - this.#meanMs) * WEIGHT : heldMs
   }
 
+  /** No job has left its slot for so long: what runs now takes at least that. */
+  stalled(forMs: number): void {
+    this.#meanMs = Math.max(this.#meanMs, forMs)
+  }
+
   /** Jobs to claim beyond the free ones of so many slots. */
   size(slots: number): number {
     return Math.min(MOST, Math.floor((slots * AHEAD_MS) / Math.max(SHORTEST_MS, this.#meanMs)))

@@ -17,6 +17,8 @@ export interface ProducerParts {
 }
 
 const LARGEST_CLAIM = 500
+/** Jobs that were claimed ahead go back when no slot has become free for so long: another process may have one. */
+const LONGEST_WAIT_MS = 1_000
 const RETRY_MS = [100, 250, 500, 1_000, 2_000]
 
 /**
@@ -40,6 +42,8 @@ export class Producer {
   #claimed: Promise<void> | undefined
   #failures = 0
   #retry: NodeJS.Timeout | undefined
+  #stall: NodeJS.Timeout | undefined
+  #lastStartAt = 0
 
   constructor(parts: ProducerParts) {
     this.queue = parts.queue
@@ -78,6 +82,7 @@ export class Producer {
   async stop(): Promise<void> {
     this.#stopped = true
     clearTimeout(this.#retry)
+    clearTimeout(this.#stall)
     this.#handBackWaiting()
     // Not for #claiming: while the database is away it may wait for outcomes to be written.
     await this.#claimed
@@ -130,11 +135,25 @@ export class Producer {
       if (!claim) return
       this.#run(claim)
     }
+    if (this.#waiting.length > 0) this.#stall ??= setTimeout(() => this.#checkStall(), LONGEST_WAIT_MS)
+  }
+
+  #checkStall(): void {
+    this.#stall = undefined
+    if (this.#waiting.length === 0) return
+    const stalledMs = performance.now() - this.#lastStartAt
+    if (stalledMs < LONGEST_WAIT_MS) {
+      this.#stall = setTimeout(() => this.#checkStall(), LONGEST_WAIT_MS - stalledMs)
+      return
+    }
+    this.#lookahead.stalled(stalledMs)
+    this.#handBackWaiting()
   }
 
   #run(claim: RunningClaim): void {
     this.#running++
     const began = performance.now()
+    this.#lastStartAt = began
     void this.#parts.run(claim).finally(() => {
       this.#lookahead.count(performance.now() - began)
       this.#running--

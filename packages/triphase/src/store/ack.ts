@@ -1,5 +1,5 @@
 import type { Database } from './database.ts'
-import { type RunStatement, textArrayLiteral } from './insert.ts'
+import { noneIfAllNull, type RunStatement, textArrayLiteral } from './insert.ts'
 
 /** What a claim is told to become, with what is kept of it. Lengths of time are milliseconds; json is text. */
 export interface Ack {
@@ -54,10 +54,10 @@ export async function finishJobs(run: RunStatement, acks: readonly Ack[]): Promi
     inOrder.map((ack) => ack.jobId),
     inOrder.map((ack) => ack.claimNo),
     inOrder.map((ack) => ack.state),
-    inOrder.map((ack) => ack.result),
-    inOrder.map((ack) => ack.error),
+    noneIfAllNull(inOrder.map((ack) => ack.result)),
+    noneIfAllNull(inOrder.map((ack) => ack.error)),
     ...attemptColumns(inOrder),
-    inOrder.map(droppedSteps),
+    noneIfAllNull(inOrder.map(droppedSteps)),
   ])
   return idsOf(rows)
 }
@@ -71,9 +71,9 @@ export async function rescheduleJobs(run: RunStatement, acks: readonly Ack[]): P
     inOrder.map((ack) => ack.state),
     inOrder.map((ack) => ack.delayMs),
     inOrder.map((ack) => (ack.countsAsAttempt ? 0 : 1)),
-    inOrder.map((ack) => ack.error),
+    noneIfAllNull(inOrder.map((ack) => ack.error)),
     ...attemptColumns(inOrder),
-    inOrder.map((ack) => ack.dropAnswers && textArrayLiteral(ack.dropAnswers)),
+    noneIfAllNull(inOrder.map(droppedSteps)),
   ])
   return idsOf(rows)
 }
@@ -99,20 +99,16 @@ function idsOf(rows: readonly unknown[]): Set<string> {
 
 /** As text: an array of arrays would have to be rectangular. */
 function droppedSteps(ack: Ack): string | null {
-  return ack.dropAnswers && `{${ack.dropAnswers.map(quoted).join(',')}}`
-}
-
-function quoted(step: string): string {
-  return `"${step.replaceAll(/["\\]/g, '\\$&')}"`
+  return ack.dropAnswers && textArrayLiteral(ack.dropAnswers)
 }
 
 function attemptColumns(acks: readonly Ack[]): unknown[] {
   return [
-    acks.map((ack) => ack.attempt?.outcome ?? null),
-    acks.map((ack) => ack.attempt?.checkouts ?? null),
-    acks.map((ack) => ack.attempt?.waitMs ?? null),
-    acks.map((ack) => ack.attempt?.holdMs ?? null),
-    acks.map((ack) => ack.attempt?.longestHoldMs ?? null),
-    acks.map((ack) => ack.attempt?.phases ?? null),
+    noneIfAllNull(acks.map((ack) => ack.attempt?.outcome ?? null)),
+    noneIfAllNull(acks.map((ack) => ack.attempt?.checkouts ?? null)),
+    noneIfAllNull(acks.map((ack) => ack.attempt?.waitMs ?? null)),
+    noneIfAllNull(acks.map((ack) => ack.attempt?.holdMs ?? null)),
+    noneIfAllNull(acks.map((ack) => ack.attempt?.longestHoldMs ?? null)),
+    noneIfAllNull(acks.map((ack) => ack.attempt?.phases ?? null)),
   ]
 }

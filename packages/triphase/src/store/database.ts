@@ -1,4 +1,5 @@
 import pg from 'pg'
+import { detached } from '../detached.ts'
 import { TriphaseError } from '../errors.ts'
 
 /** Where a pool's connections go, and how many there are. */
@@ -111,7 +112,7 @@ export class Database {
   async #checkedOut<Value>(work: (client: pg.PoolClient) => Promise<Value>): Promise<Value> {
     if (this.#pool.ending) throw stopped()
     const asked = performance.now()
-    const client = await this.#pool.connect().catch((error: unknown) => {
+    const client = await detached(() => this.#pool.connect()).catch((error: unknown) => {
       throw connectionFailure(error)
     })
     const held = performance.now()
@@ -131,7 +132,7 @@ export class Database {
     let timer: NodeJS.Timeout | undefined
     const late = new Promise<never>((_resolve, reject) => {
       timer = setTimeout(() => {
-        cancelStatement(client, this.#options.url)
+        detached(() => cancelStatement(client, this.#options.url))
         reject(statementTimeout(text, this.#options.statementTimeoutMs))
       }, this.#options.statementTimeoutMs)
     })

@@ -39,6 +39,41 @@ describe('what was claimed ahead of the free slots', () => {
   })
 })
 
+test('jobs that one process has claimed ahead of slow ones run in another that has slots', async () => {
+  const release = Promise.withResolvers<void>()
+  const task = defineTask({
+    name: 'slow-after-quick',
+    input: unchecked<{ slow: boolean }>(),
+    run: async ({ input }) => {
+      if (input.slow) await release.promise
+    },
+  })
+  const first = bench.engine({ tasks: [task], queues: { default: 2 } })
+  await first.enqueueMany(
+    task,
+    Array.from({ length: 2_000 }, () => ({ input: { slow: false } })),
+  )
+  const slow = await first.enqueueMany(
+    task,
+    Array.from({ length: 12 }, () => ({ input: { slow: true } })),
+  )
+  await first.start()
+  const executing = async () =>
+    (await Promise.all(slow.map(({ id }) => first.job(id)))).map((job) => job?.state)
+  await eventually(async () => (await first.counts()).reduce((sum, { count }) => sum + count, 0) === 12)
+  await eventually(async () => (await executing()).filter((state) => state === 'executing').length === 2)
+  const second = bench.engine({ tasks: [task], queues: { default: 20 } })
+  const started: string[] = []
+  second.telemetry.on('job:started', ({ jobId }) => started.push(jobId))
+  await second.start()
+  await eventually(() => started.length === 10)
+  release.resolve()
+  await eventually(async () => (await executing()).every((state) => state === 'completed'))
+  expect((await Promise.all(slow.map(({ id }) => first.job(id)))).map((job) => job?.attempt)).toEqual(
+    Array(12).fill(1),
+  )
+})
+
 /** Resolves once the engine has taken over what `act` has set. */
 async function changed(worker: ReturnType<typeof bench.engine>, to: object, act: () => Promise<void>) {
   const change = worker.telemetry.next('queue:changed')
@@ -92,6 +127,13 @@ describe('a producer that waits with claimed jobs', () => {
     const { producer, handedBack } = await aheadOf()
     await producer.stop()
     expect(handedBack).toEqual(REST)
+  })
+
+  test('hands them back when no slot becomes free for a second', async () => {
+    const { producer, handedBack } = await aheadOf()
+    await eventually(() => handedBack.length > 0)
+    expect(handedBack).toEqual(REST)
+    await producer.stop()
   })
 
   test('starts them, in their order, when it gets more slots', async () => {

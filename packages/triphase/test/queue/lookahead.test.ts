@@ -27,6 +27,13 @@ test('one slow job among quick ones ends it, and quick ones bring it back', () =
   expect(lookahead.size(12)).toBeGreaterThan(100)
 })
 
+test('a stall ends it for all but many slots', () => {
+  const lookahead = after(...Array(100).fill(1))
+  lookahead.stalled(1_000)
+  expect(lookahead.size(12)).toBe(0)
+  expect(lookahead.size(200)).toBe(10)
+})
+
 test('is never more than one claim can bring beside the free slots', () => {
   fc.assert(
     fc.property(fc.array(fc.float({ min: 0, max: 1e9, noNaN: true })), fc.nat(10_000), (held, slots) => {

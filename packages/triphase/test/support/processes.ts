@@ -147,9 +147,7 @@ class Worker implements WorkerProcess {
     const printed = [...this.lines.slice(-20), this.stderr.slice(-2000)].join('\n')
     const { exitCode, signalCode } = this.#child
     const end = exitCode ?? signalCode
-    return new Error(
-      `Process ${this.pid} ${what}${end === null ? '' : ` (${end})`}. It printed:\n${printed}`,
-    )
+    return new Error(`Process ${this.pid} ${what}${end === null ? '' : ` (${end})`}. It printed:\n${printed}`)
   }
 }
 
