@@ -12,6 +12,7 @@ import type { Hint, Notifier } from './notifier.ts'
 import { postgresNotifier } from './notifiers/postgres.ts'
 import { type EnqueueOptions, Enqueuer } from './queue/enqueuer.ts'
 import { HintOutbox } from './queue/hints.ts'
+import { type CheckoutSums, type HeldConnection, Holds, type TaskConnections } from './queue/holds.ts'
 import { type CancelOutcome, cancelJob } from './store/cancel.ts'
 import { Database, endPool } from './store/database.ts'
 import type { InsertedJob, RunStatement } from './store/insert.ts'
@@ -67,6 +68,8 @@ export class Engine<Tx> {
   readonly #outbox: HintOutbox
   readonly #enqueuer: Enqueuer
   readonly #hintsOf = new WeakMap<object, Hint[]>()
+  readonly #holds = new Holds()
+  readonly #engineSums: CheckoutSums = { checkouts: 0, waitMs: 0, holdMs: 0, longestHoldMs: 0 }
   /** Where jobs run, whoever made them known: where the engine was started, outside of every transaction. */
   #own = outside(() => AsyncLocalStorage.snapshot())
   #worker: Worker | undefined
@@ -143,7 +146,17 @@ export class Engine<Tx> {
    * })
    */
   transaction<Value>(work: (tx: Tx) => Promise<Value>, options: TransactionOptions = {}): Promise<Value> {
-    return this.#transact(work, options, opening(this.#guard, this.transaction))
+    const opened = opening(this.#guard, this.transaction)
+    return this.#holds.during({ jobId: null, task: null, phase: null, opened }, (began) =>
+      this.#transact(
+        (tx) => {
+          began()
+          return work(tx)
+        },
+        options,
+        opened,
+      ),
+    )
   }
 
   /**
@@ -250,25 +263,34 @@ export class Engine<Tx> {
     this.#send([{ kind: 'queue-changed', queue }])
   }
 
-  /** Connections open now, of the pools that the engine opened. */
-  connections(): { engine: PoolState; application: PoolState | null } {
+  /**
+   * Connections at this moment, and what has been done with them since the engine was made.
+   *
+   * @example
+   * const { application } = engine.connections()
+   * if (application.oldest && application.oldest.heldMs > 1_000) console.warn(application.oldest)
+   */
+  connections(): ConnectionsSnapshot {
     const [shared, heartbeat] = [this.#database.connections, this.#heartbeatDatabase.connections]
     const pool = this.#pool
+    const held = this.#holds.now
     return {
       engine: {
         size: this.#config.engine.size,
         open: shared.open + heartbeat.open,
         inUse: shared.inUse + heartbeat.inUse,
         waiting: shared.waiting,
+        ...this.#engineSums,
       },
-      application: pool
-        ? {
-            size: this.#config.application.size,
-            open: pool.totalCount,
-            inUse: pool.totalCount - pool.idleCount,
-            waiting: pool.waitingCount,
-          }
-        : null,
+      application: {
+        size: pool ? this.#config.application.size : null,
+        open: pool ? pool.totalCount : null,
+        inUse: pool ? pool.totalCount - pool.idleCount : held.inUse,
+        waiting: pool ? pool.waitingCount : held.waiting,
+        ...this.#holds.sums,
+        oldest: held.oldest,
+      },
+      tasks: this.#holds.tasks,
     }
   }
 
@@ -282,6 +304,7 @@ export class Engine<Tx> {
       tasks: this.#tasks,
       notifier: this.#notifier,
       outbox: this.#outbox,
+      holds: this.#holds,
       telemetry: this.telemetry,
     })
     this.#own = outside(() => AsyncLocalStorage.snapshot())
@@ -368,8 +391,14 @@ export class Engine<Tx> {
       acquireTimeoutMs,
       statementTimeoutMs,
     }
-    const onHeld = (waitMs: number, holdMs: number) =>
+    const onHeld = (waitMs: number, holdMs: number) => {
+      const sums = this.#engineSums
+      sums.checkouts++
+      sums.waitMs += waitMs
+      sums.holdMs += holdMs
+      sums.longestHoldMs = Math.max(sums.longestHoldMs, holdMs)
       this.telemetry.emit('pool:held', { pool: 'engine', waitMs, holdMs, jobId: null })
+    }
     return new Database(schema, options, this.#poolError('engine'), onHeld)
   }
 
@@ -388,7 +417,26 @@ export class Engine<Tx> {
   }
 }
 
-export interface PoolState {
+/** @see Engine.connections. Times are milliseconds. */
+export interface ConnectionsSnapshot {
+  /** The engine's own pool, its heartbeat's connection included. */
+  engine: PoolState
+  /**
+   * The application's pool. `size` and `open` are null where the application brought a transactor of its own: then
+   * `inUse` and `waiting` count what the engine does with it.
+   */
+  application: Omit<PoolState, 'size' | 'open'> & {
+    size: number | null
+    open: number | null
+    /** Of the connections that the engine holds for transactions and jobs, the one that is held for longest. */
+    oldest: HeldConnection | null
+  }
+  /** Of the tasks whose jobs use connections, what the claims that have ended did. */
+  tasks: TaskConnections[]
+}
+
+/** A pool now, and its checkouts since the engine was made. */
+export interface PoolState extends CheckoutSums {
   size: number
   open: number
   inUse: number
