@@ -8,11 +8,12 @@ import { GuardPolicy } from './guard/policy.ts'
 import { noteCheckout, outside } from './guard/scope.ts'
 import { guarded, type TransactionOptions } from './guard/transaction.ts'
 import type { Job, JobState } from './job.ts'
-import { SHARED_POOL, sameUserAndDatabase, shareServerConnections } from './maintenance/poolers.ts'
+import { lookForPooler, sameUserAndDatabase } from './maintenance/poolers.ts'
 import type { Hint, Notifier } from './notifier.ts'
 import { postgresNotifier } from './notifiers/postgres.ts'
 import { type EnqueueOptions, Enqueuer } from './queue/enqueuer.ts'
 import { HintOutbox } from './queue/hints.ts'
+import { type CheckoutSums, type HeldConnection, Holds, type TaskConnections } from './queue/holds.ts'
 import { type CancelOutcome, cancelJob } from './store/cancel.ts'
 import { Database, endPool } from './store/database.ts'
 import { type InsertedJob, onEnginePool, type RunStatement } from './store/insert.ts'
@@ -69,6 +70,8 @@ export class Engine<Tx> {
   readonly #outbox: HintOutbox
   readonly #enqueuer: Enqueuer
   readonly #hintsOf = new WeakMap<object, Hint[]>()
+  readonly #holds = new Holds()
+  readonly #engineSums: CheckoutSums = { checkouts: 0, waitMs: 0, holdMs: 0, longestHoldMs: 0 }
   /** Where jobs run, whoever made them known: where the engine was started, outside of every transaction. */
   #own = outside(() => AsyncLocalStorage.snapshot())
   #worker: Worker | undefined
@@ -148,7 +151,17 @@ export class Engine<Tx> {
    * })
    */
   transaction<Value>(work: (tx: Tx) => Promise<Value>, options: TransactionOptions = {}): Promise<Value> {
-    return this.#transact(work, options, opening(this.#guard, this.transaction))
+    const opened = opening(this.#guard, this.transaction)
+    return this.#holds.during({ jobId: null, task: null, phase: null, opened }, (began) =>
+      this.#transact(
+        (tx) => {
+          began()
+          return work(tx)
+        },
+        options,
+        opened,
+      ),
+    )
   }
 
   /**
@@ -255,25 +268,34 @@ export class Engine<Tx> {
     this.#send([{ kind: 'queue-changed', queue }])
   }
 
-  /** Connections open now, of the pools that the engine opened. */
-  connections(): { engine: PoolState; application: PoolState | null } {
+  /**
+   * Connections at this moment, and what has been done with them since the engine was made.
+   *
+   * @example
+   * const { application } = engine.connections()
+   * if (application.oldest && application.oldest.heldMs > 1_000) console.warn(application.oldest)
+   */
+  connections(): ConnectionsSnapshot {
     const [shared, heartbeat] = [this.#database.connections, this.#heartbeatDatabase.connections]
     const pool = this.#pool
+    const held = this.#holds.now
     return {
       engine: {
         size: this.#config.engine.size,
         open: shared.open + heartbeat.open,
         inUse: shared.inUse + heartbeat.inUse,
         waiting: shared.waiting,
+        ...this.#engineSums,
       },
-      application: pool
-        ? {
-            size: this.#config.application.size,
-            open: pool.totalCount,
-            inUse: pool.totalCount - pool.idleCount,
-            waiting: pool.waitingCount,
-          }
-        : null,
+      application: {
+        size: pool ? this.#config.application.size : null,
+        open: pool ? pool.totalCount : null,
+        inUse: pool ? pool.totalCount - pool.idleCount : held.inUse,
+        waiting: pool ? pool.waitingCount : held.waiting,
+        ...this.#holds.sums,
+        oldest: held.oldest,
+      },
+      tasks: this.#holds.tasks,
     }
   }
 
@@ -288,31 +310,28 @@ export class Engine<Tx> {
       tasks: this.#tasks,
       notifier: this.#notifier,
       outbox: this.#outbox,
+      holds: this.#holds,
       telemetry: this.telemetry,
     })
     this.#own = outside(() => AsyncLocalStorage.snapshot())
     await this.#own(() => worker.start())
     this.#worker = worker
-    void this.#own(() => this.#lookAtPoolers(server))
+    void this.#own(() => this.#lookForPooler(server))
   }
 
-  /** Says what stands between the engine and its server, and whether that makes the two pools one. */
-  async #lookAtPoolers({ version, behindPooler }: ServerDescription): Promise<void> {
-    const found = (pooler: 'none' | 'session' | 'transaction') =>
-      this.telemetry.emit('server:found', { version, pooler })
-    if (!behindPooler) return found('none')
+  async #lookForPooler(server: ServerDescription): Promise<void> {
+    const { engine, application } = this.#config
     try {
-      const engine = onEnginePool(this.#database)
-      const shares = await shareServerConnections(engine, onEnginePool(this.#heartbeatDatabase))
-      found(shares ? 'transaction' : 'session')
-      const { engine: own, application } = this.#config
-      const sameUrl = this.#pool !== undefined && sameUserAndDatabase(own.url, application.url)
-      if (sameUrl || (await shareServerConnections(engine, this.#onApplication())))
-        this.telemetry.emit('config:warning', { message: SHARED_POOL })
+      await lookForPooler({
+        server,
+        telemetry: this.telemetry,
+        engine: onEnginePool(this.#database),
+        heartbeat: onEnginePool(this.#heartbeatDatabase),
+        application: this.#onApplication(),
+        sameUrl: this.#pool !== undefined && sameUserAndDatabase(engine.url, application.url),
+      })
     } catch (error) {
-      if (this.#stopping) return
-      const failed = { statement: 'look for a pooler', error: storedError(error), retryInMs: null }
-      this.telemetry.emit('statement:failed', failed)
+      if (!this.#stopping) this.#failed('look for a pooler', error)
     }
   }
 
@@ -332,7 +351,7 @@ export class Engine<Tx> {
     await this.#worker?.stop(graceMs)
     await this.#outbox.flushed()
     // Here too: an engine that only enqueued has no worker, and the last hints may have opened a connection again.
-    await this.#notifier.stop().catch((error: unknown) => this.#stopFailed(error))
+    await this.#notifier.stop().catch((error: unknown) => this.#failed('stop notifier', error))
     const closed = Promise.all([
       this.#database.end(),
       this.#heartbeatDatabase.end(),
@@ -399,9 +418,8 @@ export class Engine<Tx> {
     })
   }
 
-  #stopFailed(error: unknown): void {
-    const failed = { statement: 'stop notifier', error: storedError(error), retryInMs: null }
-    this.telemetry.emit('statement:failed', failed)
+  #failed(statement: string, error: unknown): void {
+    this.telemetry.emit('statement:failed', { statement, error: storedError(error), retryInMs: null })
   }
 
   #openDatabase(size: number, acquireTimeoutMs: number, statementTimeoutMs: number): Database {
@@ -413,8 +431,14 @@ export class Engine<Tx> {
       acquireTimeoutMs,
       statementTimeoutMs,
     }
-    const onHeld = (waitMs: number, holdMs: number) =>
+    const onHeld = (waitMs: number, holdMs: number) => {
+      const sums = this.#engineSums
+      sums.checkouts++
+      sums.waitMs += waitMs
+      sums.holdMs += holdMs
+      sums.longestHoldMs = Math.max(sums.longestHoldMs, holdMs)
       this.telemetry.emit('pool:held', { pool: 'engine', waitMs, holdMs, jobId: null })
+    }
     return new Database(schema, options, this.#poolError('engine'), onHeld)
   }
 
@@ -433,7 +457,26 @@ export class Engine<Tx> {
   }
 }
 
-export interface PoolState {
+/** @see Engine.connections. Times are milliseconds. */
+export interface ConnectionsSnapshot {
+  /** The engine's own pool, its heartbeat's connection included. */
+  engine: PoolState
+  /**
+   * The application's pool. `size` and `open` are null where the application brought a transactor of its own: then
+   * `inUse` and `waiting` count what the engine does with it.
+   */
+  application: Omit<PoolState, 'size' | 'open'> & {
+    size: number | null
+    open: number | null
+    /** Of the connections that the engine holds for transactions and jobs, the one that is held for longest. */
+    oldest: HeldConnection | null
+  }
+  /** Of the tasks whose jobs use connections, what the claims that have ended did. */
+  tasks: TaskConnections[]
+}
+
+/** A pool now, and its checkouts since the engine was made. */
+export interface PoolState extends CheckoutSums {
   size: number
   open: number
   inUse: number

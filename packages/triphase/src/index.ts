@@ -9,6 +9,7 @@ export type { Backoff } from './backoff.ts'
 export type { Allowed, EngineOptions, GuardMode, GuardOptions, PoolConfig, QueueConfig } from './config.ts'
 export type { Duration } from './duration.ts'
 export {
+  type ConnectionsSnapshot,
   type CreateEngineOptions,
   createEngine,
   Engine,
@@ -32,6 +33,7 @@ export { memoryNotifier } from './notifiers/memory.ts'
 export { type PollingOptions, pollingNotifier } from './notifiers/polling.ts'
 export { postgresNotifier } from './notifiers/postgres.ts'
 export type { EnqueueOptions } from './queue/enqueuer.ts'
+export type { CheckoutSums, HeldConnection, TaskConnections } from './queue/holds.ts'
 export {
   type AlreadyDone,
   alreadyDone,
@@ -66,4 +68,4 @@ export {
   type TaskReference,
   unchecked,
 } from './task.ts'
-export type { JobEvent, Ledger, Telemetry, TelemetryEvents } from './telemetry.ts'
+export type { JobEvent, Ledger, PhaseLedger, Telemetry, TelemetryEvents } from './telemetry.ts'

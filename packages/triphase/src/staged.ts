@@ -189,7 +189,7 @@ class StagedRun<RawInput, Input, Prepared, RawAnswer, Answer, Tx> {
     const found = await transaction((tx) => {
       nameTransaction(this.#names.prepare, this.#job.job.id)
       return this.#definition.prepare({ ...this.#job, tx })
-    })
+    }, this.#names.prepare)
     if (found instanceof AlreadyDone) return complete(found.result)
     signal.throwIfAborted()
     const known = found instanceof KnownAnswer
@@ -241,7 +241,7 @@ class StagedRun<RawInput, Input, Prepared, RawAnswer, Answer, Tx> {
       nameTransaction(this.#names.commit, this.#job.job.id)
       const answer = (schema ? await fitting(schema, raw) : raw) as Answer
       return commit({ ...this.#job, tx, prepared, answer })
-    })
+    }, this.#names.commit)
   }
 }
 

@@ -93,8 +93,8 @@ export interface ExecutionContext<Tx> extends JobContext<unknown> {
   enterPhase(name: string): void
   /** Ends the attempt's time limit: what follows is not interrupted by it. */
   stopTimer(): void
-  /** Runs `work` in a transaction of the application's pool. */
-  transaction<Value>(work: (tx: Tx) => Promise<Value>): Promise<Value>
+  /** Runs `work` in a transaction of the application's pool; `opened` says where its code is. */
+  transaction<Value>(work: (tx: Tx) => Promise<Value>, opened?: () => string): Promise<Value>
   /** Runs one statement on the application's pool, holding a connection only for that. */
   query(text: string, values?: readonly unknown[]): Promise<{ rows: unknown[] }>
   /** The job's stored answers by step, as JSON text. */
@@ -102,7 +102,7 @@ export interface ExecutionContext<Tx> extends JobContext<unknown> {
   /** Stores an answer until it is stored or the engine is stopped; returns the one that stands: the first that was stored. */
   storeAnswer(step: string, json: string): Promise<string>
   /** Runs `work` and completes the job with what it returns, in one transaction. */
-  commit(work: (tx: Tx) => Promise<unknown>): Promise<Outcome>
+  commit(work: (tx: Tx) => Promise<unknown>, opened?: () => string): Promise<Outcome>
 }
 
 /**

@@ -10,17 +10,26 @@ export interface JobEvent {
   claimNo: number
 }
 
-/** Connection time of one claim, in milliseconds, on the application's pool. */
-export interface Ledger {
+/** Connection time in one phase, in milliseconds, on the application's pool. */
+export interface PhaseLedger {
+  /** Wall-clock time of the phase. */
+  durationMs: number
   /** Connections checked out. */
   checkouts: number
   /** Time spent waiting for them, in all. */
   waitMs: number
   /** Time they were held, in all. */
   holdMs: number
+}
+
+/** Connection time of one claim, in milliseconds, on the application's pool. */
+export interface Ledger {
+  checkouts: number
+  waitMs: number
+  holdMs: number
   longestHoldMs: number
-  /** Wall-clock time of each phase. */
-  phases: Record<string, number>
+  /** By name: `prepare`, `call`, `commit`. */
+  phases: Record<string, PhaseLedger>
 }
 
 /** Every event that the engine emits, with what it carries. Times are milliseconds. */

@@ -13,6 +13,7 @@ import { RunningClaim, RunningClaims } from './queue/claims.ts'
 import { ExecutionContexts } from './queue/context.ts'
 import { Executor } from './queue/executor.ts'
 import type { HintOutbox } from './queue/hints.ts'
+import type { Holds } from './queue/holds.ts'
 import { Marks } from './queue/marks.ts'
 import { Producer } from './queue/producer.ts'
 import { untilDone } from './retry.ts'
@@ -31,6 +32,7 @@ export interface WorkerParts {
   tasks: ReadonlyMap<string, Task<unknown, never>>
   notifier: Notifier
   outbox: HintOutbox
+  holds: Holds
   telemetry: Telemetry
 }
 
@@ -162,9 +164,10 @@ export class Worker {
   }
 
   #makeExecutor(): Executor {
-    const { config, database, application, tasks, telemetry } = this.#parts
+    const { config, database, application, tasks, holds, telemetry } = this.#parts
     return new Executor({
       tasks,
+      holds,
       claims: this.#claims,
       acker: this.#acker,
       telemetry,
@@ -172,6 +175,7 @@ export class Worker {
         database,
         application,
         telemetry,
+        holds,
         maxAnswerBytes: config.maxAnswerBytes,
         closing: this.#closing.signal,
       }),

@@ -1,15 +1,43 @@
 import pg from 'pg'
 import type { RunStatement } from '../store/insert.ts'
-import { backendOf } from '../store/server.ts'
+import { backendOf, type ServerDescription } from '../store/server.ts'
+import type { Telemetry } from '../telemetry.ts'
+
+export interface PoolerParts {
+  server: ServerDescription
+  telemetry: Telemetry
+  /** Single statements, over connections that are open at the same time. */
+  engine: RunStatement
+  heartbeat: RunStatement
+  application: RunStatement
+  /** The application's pool has the engine's user and database. */
+  sameUrl: boolean
+}
 
 /** Enough to see one server connection twice, where both ends draw from one pool that others use too. */
 const LOOKS = 5
+
+const SHARED_POOL =
+  'The engine and the application use one pool of the pooler (the same user and database), so a busy application makes ' +
+  'claims, heartbeats and acks wait. Give the engine a role or a database alias of its own: engine: { url }. ' +
+  'See docs/poolers.md.'
+
+/** Says what stands between the engine and its server, and whether that makes the two pools one. */
+export async function lookForPooler(parts: PoolerParts): Promise<void> {
+  const { telemetry, engine, heartbeat, application, sameUrl } = parts
+  const { version, behindPooler } = parts.server
+  if (!behindPooler) return telemetry.emit('server:found', { version, pooler: 'none' })
+  const pooler = (await shareServerConnections(engine, heartbeat)) ? 'transaction' : 'session'
+  telemetry.emit('server:found', { version, pooler })
+  if (sameUrl || (await shareServerConnections(engine, application)))
+    telemetry.emit('config:warning', { message: SHARED_POOL })
+}
 
 /**
  * Whether two connections that are open at the same time are served by one process of the server: then a pooler hands it
  * from the one to the other with each transaction, and settings of a session are not kept. Asks, and leaves nothing behind.
  */
-export async function shareServerConnections(one: RunStatement, other: RunStatement): Promise<boolean> {
+async function shareServerConnections(one: RunStatement, other: RunStatement): Promise<boolean> {
   for (let looks = 0; looks < LOOKS; looks++) {
     if ((await backendOf(one)) === (await backendOf(other))) return true
   }
@@ -21,8 +49,3 @@ export function sameUserAndDatabase(one: string, other: string): boolean {
   const [a, b] = [new pg.Client(one), new pg.Client(other)]
   return a.host === b.host && a.port === b.port && a.user === b.user && a.database === b.database
 }
-
-export const SHARED_POOL: string =
-  'The engine and the application use one pool of the pooler (the same user and database), so a busy application makes ' +
-  'claims, heartbeats and acks wait. Give the engine a role or a database alias of its own: engine: { url }. ' +
-  'See docs/poolers.md.'

@@ -1,20 +1,20 @@
 import type { TriphaseError } from '../errors.ts'
 import type { ClaimedJob } from '../job.ts'
 import type { Ack, AttemptRow } from '../store/ack.ts'
-import type { JobEvent, Ledger } from '../telemetry.ts'
+import type { JobEvent } from '../telemetry.ts'
+import { ClaimLedger } from './ledger.ts'
 
 /** A claim in the hands of this process, from the moment it arrives until its ack is written or it is lost. */
 export class RunningClaim {
   readonly job: ClaimedJob
   /** When its handler was started, in milliseconds of monotonic time. */
   startedAt = 0
-  readonly ledger: Ledger = { checkouts: 0, waitMs: 0, holdMs: 0, longestHoldMs: 0, phases: {} }
+  readonly ledger: ClaimLedger = new ClaimLedger()
   /** The handler has ended and its outcome is being written: news that the claim is gone says nothing then. */
   settled = false
   lost = false
   readonly #controller = new AbortController()
   readonly #stores = new Set<Promise<unknown>>()
-  #phase: { name: string; since: number } | undefined
 
   constructor(job: ClaimedJob) {
     this.job = job
@@ -24,22 +24,8 @@ export class RunningClaim {
     return this.#controller.signal
   }
 
-  get phase(): string | undefined {
-    return this.#phase?.name
-  }
-
   abort(reason: TriphaseError): void {
     if (!this.signal.aborted) this.#controller.abort(reason)
-  }
-
-  /** Closes the phase that the claim is in and opens the next; the ledger keeps the time of each. */
-  enterPhase(name: string | undefined): void {
-    const now = performance.now()
-    if (this.#phase) {
-      const { name: ended, since } = this.#phase
-      this.ledger.phases[ended] = Math.round(((this.ledger.phases[ended] ?? 0) + now - since) * 100) / 100
-    }
-    this.#phase = name === undefined ? undefined : { name, since: now }
   }
 
   /** Whether an answer that was paid for is being stored. */
@@ -62,14 +48,6 @@ export class RunningClaim {
     await Promise.allSettled(this.#stores)
   }
 
-  /** Counts one checkout of an application connection. */
-  countCheckout(waitMs: number, holdMs: number): void {
-    this.ledger.checkouts++
-    this.ledger.waitMs += waitMs
-    this.ledger.holdMs += holdMs
-    this.ledger.longestHoldMs = Math.max(this.ledger.longestHoldMs, holdMs)
-  }
-
   /** An ack of this claim; whatever is not given is absent. */
   ack(state: Ack['state'], details: Partial<Ack>): Ack {
     return {
@@ -87,7 +65,7 @@ export class RunningClaim {
 
   /** What is kept of this claim: how it ended, and its connection time so far. */
   attemptRow(outcome: AttemptRow['outcome']): AttemptRow {
-    const { phases, ...ledger } = this.ledger
+    const { phases, ...ledger } = this.ledger.read()
     return { outcome, ...ledger, phases: JSON.stringify(phases) }
   }
 

@@ -8,12 +8,14 @@ import type { Transactor } from '../store/transactor.ts'
 import { type ExecutionContext, jsonText, Outcome } from '../task.ts'
 import type { Telemetry } from '../telemetry.ts'
 import type { RunningClaim } from './claims.ts'
+import type { Holds } from './holds.ts'
 
 /** What an execution context works with. */
 export interface ContextParts {
   database: Database
   application: Transactor<unknown>
   telemetry: Telemetry
+  holds: Holds
   maxAnswerBytes: number
   /** Fires when the engine closes its connections: nothing is tried again after that. */
   closing: AbortSignal
@@ -39,48 +41,58 @@ export class ExecutionContexts {
       // With the time of enqueueing: ids begin anew in another database, and with them would the keys.
       idempotencyKey: `${this.#parts.database.schema}-${id}-${insertedAt.getTime().toString(36)}`,
       enterPhase: (name) => {
-        claim.enterPhase(name)
+        claim.ledger.enterPhase(name)
         this.#parts.telemetry.emit('job:phase', { ...claim.event(), phase: name })
       },
       stopTimer,
-      transaction: (work) => this.#transaction(claim, work),
+      transaction: (work, opened) => this.#transaction(claim, work, opened),
       query: (text, values = []) => this.#query(claim, text, values),
       storedAnswers: () =>
         this.#retried('find answers', () => findAnswers(this.#parts.database, claim.job.id)),
       storeAnswer: (step, json) => this.#storeAnswer(claim, step, json),
-      commit: (work) => this.#commit(claim, work),
+      commit: (work, opened) => this.#commit(claim, work, opened),
     }
   }
 
-  async #transaction<Value>(claim: RunningClaim, work: (tx: unknown) => Promise<Value>): Promise<Value> {
-    const asked = performance.now()
-    let began: number | undefined
-    try {
-      return await this.#parts.application.transaction((tx) => {
-        began = performance.now()
+  #transaction<Value>(
+    claim: RunningClaim,
+    work: (tx: unknown) => Promise<Value>,
+    opened?: () => string,
+  ): Promise<Value> {
+    return this.#holding(claim, opened, (began) =>
+      this.#parts.application.transaction((tx) => {
+        began()
         return work(tx)
-      })
-    } finally {
-      const ended = performance.now()
-      this.#count(claim, (began ?? ended) - asked, began === undefined ? 0 : ended - began)
-    }
+      }),
+    )
   }
 
-  async #query(claim: RunningClaim, text: string, values: readonly unknown[]): Promise<{ rows: unknown[] }> {
+  #query(claim: RunningClaim, text: string, values: readonly unknown[]): Promise<{ rows: unknown[] }> {
     const { application } = this.#parts
     if (!application.query) return this.#transaction(claim, (tx) => application.execute(tx, text, values))
-    const asked = performance.now()
-    try {
-      return await application.query(text, values)
-    } finally {
+    const { query } = application
+    return this.#holding(claim, undefined, (began) => {
       // A pool's own query does not say when it got its connection: all of it counts as held.
-      this.#count(claim, 0, performance.now() - asked)
-    }
+      began()
+      return query.call(application, text, values)
+    })
   }
 
-  #count(claim: RunningClaim, waitMs: number, holdMs: number): void {
-    claim.countCheckout(waitMs, holdMs)
-    this.#parts.telemetry.emit('pool:held', { pool: 'application', waitMs, holdMs, jobId: claim.job.id })
+  #holding<Value>(
+    claim: RunningClaim,
+    opened: (() => string) | undefined,
+    run: (began: () => void) => Promise<Value>,
+  ): Promise<Value> {
+    const { holds, telemetry } = this.#parts
+    const { id: jobId, task } = claim.job
+    return holds.during({ jobId, task, phase: claim.ledger.phase ?? null, opened }, run, (waitMs) => {
+      const giveBack = claim.ledger.checkedOut(waitMs)
+      const began = performance.now()
+      return () => {
+        giveBack()
+        telemetry.emit('pool:held', { pool: 'application', waitMs, holdMs: performance.now() - began, jobId })
+      }
+    })
   }
 
   async #storeAnswer(claim: RunningClaim, step: string, json: string): Promise<string> {
@@ -111,14 +123,18 @@ export class ExecutionContexts {
     await this.#retried('abandon', once, isConnectionFailure)
   }
 
-  async #commit(claim: RunningClaim, work: (tx: unknown) => Promise<unknown>): Promise<Outcome> {
+  async #commit(
+    claim: RunningClaim,
+    work: (tx: unknown) => Promise<unknown>,
+    opened?: () => string,
+  ): Promise<Outcome> {
     let result: unknown
-    await this.#finishWith(claim, async (tx) => {
+    const finish = async (tx: unknown) => {
       result = await work(tx)
       const json = jsonText(result, 'The result')
-      claim.enterPhase('commit')
       return claim.ack('completed', { result: json, attempt: claim.attemptRow('completed') })
-    })
+    }
+    await this.#finishWith(claim, finish, opened)
     return new Outcome('acknowledged', { result })
   }
 
@@ -126,15 +142,19 @@ export class ExecutionContexts {
    * The application's rows and the ack, together or not at all. An error after the ack was sent leaves open whether
    * the transaction committed: then history decides, by job and claim number.
    */
-  async #finishWith(claim: RunningClaim, work: (tx: unknown) => Promise<Ack>): Promise<void> {
+  async #finishWith(
+    claim: RunningClaim,
+    work: (tx: unknown) => Promise<Ack>,
+    opened?: () => string,
+  ): Promise<void> {
     let sent = false
-    const once = () =>
-      this.#transaction(claim, async (tx) => {
-        const ack = await work(tx)
-        sent = true
-        claim.settled = true
-        await this.#acknowledgeIn(tx, ack)
-      })
+    const finish = async (tx: unknown) => {
+      const ack = await work(tx)
+      sent = true
+      claim.settled = true
+      await this.#acknowledgeIn(tx, ack)
+    }
+    const once = () => this.#transaction(claim, finish, opened)
     try {
       await withPartition(this.#parts.database, once)
     } catch (error) {

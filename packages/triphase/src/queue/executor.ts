@@ -15,6 +15,7 @@ import type { Telemetry, TelemetryEvents } from '../telemetry.ts'
 import type { Acker } from './acker.ts'
 import type { RunningClaim, RunningClaims } from './claims.ts'
 import type { ExecutionContexts } from './context.ts'
+import type { Holds } from './holds.ts'
 
 type Settled = { value: unknown } | { thrown: unknown }
 type AnyTask = Task<unknown, never>
@@ -27,6 +28,7 @@ export interface ExecutorParts {
   claims: RunningClaims
   acker: Acker
   contexts: ExecutionContexts
+  holds: Holds
   telemetry: Telemetry
   queueTimeoutMs: (queue: string) => number
   abortGraceMs: number
@@ -71,7 +73,8 @@ export class Executor {
     })
     const settled = await Promise.race([handler, this.#leak(claim)])
     clearTimeout(timer)
-    claim.enterPhase(undefined)
+    claim.ledger.enterPhase(undefined)
+    if (claim.ledger.checkouts > 0) this.#parts.holds.count(job.task, job.queue, claim.ledger.read())
     claim.settled = true
     void this.#acknowledge(claim, task, settled ?? { thrown: claim.signal.reason })
     if (!settled) {
@@ -275,7 +278,7 @@ export class Executor {
     claims.remove(claim)
     if (!telemetry.hears('job:completed')) return
     const durationMs = performance.now() - claim.startedAt
-    telemetry.emit('job:completed', { ...claim.event(), durationMs, ledger: claim.ledger, result })
+    telemetry.emit('job:completed', { ...claim.event(), durationMs, ledger: claim.ledger.read(), result })
   }
 
   #lost(claim: RunningClaim): void {

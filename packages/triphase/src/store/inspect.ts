@@ -1,4 +1,5 @@
 import { type Job, type JobState, PRIORITIES, type Priority } from '../job.ts'
+import type { PhaseLedger } from '../telemetry.ts'
 import type { Database } from './database.ts'
 
 const LIVE = /* sql */ `
@@ -52,7 +53,8 @@ export interface JobAttempt {
   holdMs: number | null
   longestHoldMs: number | null
   error: unknown
-  phases: Record<string, number> | null
+  /** Connection time of each phase, up to the moment in which this was written. */
+  phases: Record<string, PhaseLedger> | null
 }
 
 /** A job, live or finished; null when there is none, or history no longer has it. */

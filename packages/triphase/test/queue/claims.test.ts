@@ -54,18 +54,3 @@ test('the first reason to abort is the reason', () => {
   claim.abort(new TriphaseError('STOPPING', 'stopping'))
   expect(claim.signal.reason).toMatchObject({ code: 'CANCELLED' })
 })
-
-test('the ledger adds up checkouts and keeps the longest', () => {
-  const claim = claimOf('1')
-  claim.countCheckout(1, 10)
-  claim.countCheckout(2, 30)
-  claim.countCheckout(3, 20)
-  expect(claim.ledger).toMatchObject({ checkouts: 3, waitMs: 6, holdMs: 60, longestHoldMs: 30 })
-})
-
-test('a phase that is entered twice is summed', () => {
-  const claim = claimOf('1')
-  for (const phase of ['prepare', 'call', 'prepare', undefined]) claim.enterPhase(phase)
-  expect(Object.keys(claim.ledger.phases)).toEqual(['prepare', 'call'])
-  expect(claim.phase).toBeUndefined()
-})

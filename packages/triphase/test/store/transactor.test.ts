@@ -175,7 +175,7 @@ describe('a transactor for another library', () => {
 
   test('needs no pool of the engine', async () => {
     await withEngine(async (engine) => {
-      expect(engine.connections().application).toBeNull()
+      expect(engine.connections().application).toMatchObject({ size: null, open: null, inUse: 0 })
     })
   })
 })
