@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type pg from 'pg'
+import { OWN_CONNECTIONS } from './database.ts'
 
 /** Most connections that were open at a time. */
 export interface ConnectionPeaks {
@@ -8,9 +9,6 @@ export interface ConnectionPeaks {
   busy: number
   byApplication: Record<string, number>
 }
-
-/** The name of the connections with which a benchmark itself looks at a database that is measured. */
-export const OWN_CONNECTIONS = 'bench-look'
 
 const PAUSE_MS = 15
 

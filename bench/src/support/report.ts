@@ -3,11 +3,12 @@ import { createRequire } from 'node:module'
 import { cpus, loadavg, release, totalmem } from 'node:os'
 import { join } from 'node:path'
 import Table from 'cli-table3'
-import type { Benchmark, Column, Options, Ratio, Round } from './benchmark.ts'
+import type { Benchmark, Column, Comparison, Options, Round } from './benchmark.ts'
+import { chartOf } from './chart.ts'
 import { SETTINGS } from './server.ts'
 import { type Spread, spreadOf } from './spread.ts'
 
-const BENCH = join(import.meta.dirname, '..', '..')
+export const RESULTS: string = join(import.meta.dirname, '..', '..', 'results')
 
 export interface Report {
   benchmark: string
@@ -18,17 +19,19 @@ export interface Report {
   machine: Record<string, string | number>
   versions: Record<string, string>
   settings: Readonly<Record<string, string>>
+  columns: readonly Column[]
   results: { variant: string; figures: Record<string, Spread>; notes: unknown[] }[]
-  ratios: (Ratio & { ratio: Spread })[]
+  comparisons: (Comparison & { found: Spread })[]
+  skipped: { variant: string; reason: string }[]
   faults: string[]
 }
 
 /** Puts the rounds of a benchmark together. */
 export function reportOf(
-  { name, about, variants, ratios }: Benchmark,
+  { name, about, variants, columns, comparisons, settings }: Benchmark,
   { quick, repeats }: Options,
   rounds: readonly Round[],
-  circumstances: { load: number; postgres: string },
+  circumstances: { load: number; postgres: string; skipped: Report['skipped'] },
 ): Report {
   return {
     benchmark: name,
@@ -38,15 +41,17 @@ export function reportOf(
     date: new Date().toISOString(),
     machine: machine(circumstances.load),
     versions: { ...versions(), postgres: circumstances.postgres },
-    settings: SETTINGS,
+    settings: { ...SETTINGS, ...settings },
+    columns,
     results: variants.map(({ name: variant }) => ({
       variant,
       figures: figuresOf(variant, rounds),
       notes: rounds.flatMap((round) => round.get(variant)?.notes ?? []),
     })),
-    ratios: ratios
-      .filter(({ of, to }) => rounds[0]?.has(of) && rounds[0].has(to))
-      .map((ratio) => ({ ...ratio, ratio: spreadOf(rounds.map((round) => ratioIn(round, ratio))) })),
+    comparisons: comparisons
+      .map((each) => ({ ...each, found: spreadOf(rounds.map((round) => compared(round, each))) }))
+      .filter(({ found }) => !Number.isNaN(found.median)),
+    skipped: circumstances.skipped,
     faults: rounds.flatMap(faultsOf),
   }
 }
@@ -59,8 +64,12 @@ function figuresOf(variant: string, rounds: readonly Round[]): Record<string, Sp
   )
 }
 
-function ratioIn(round: Round, { of, to, figure }: Ratio): number {
-  return (round.get(of)?.figures[figure] ?? Number.NaN) / (round.get(to)?.figures[figure] ?? Number.NaN)
+/** NaN where one of the two was not measured. */
+function compared(round: Round, { of, to, figure }: Comparison): number {
+  const figureOf = (variant: string) => round.get(variant)?.figures[figure] ?? Number.NaN
+  if (to === undefined) return figureOf(of)
+  const others = [to].flat().map(figureOf)
+  return figureOf(of) / Math.max(...others.filter((other) => !Number.isNaN(other)))
 }
 
 function faultsOf(round: Round, index: number): string[] {
@@ -80,18 +89,24 @@ function machine(load: number): Report['machine'] {
   }
 }
 
+const PACKAGES = ['pg', 'graphile-worker', 'pg-boss', 'bullmq']
+
 function versions(): Record<string, string> {
   const require = createRequire(import.meta.url)
-  const versionOf = (file: string) => JSON.parse(readFileSync(file, 'utf8')).version as string
+  const installed = join(RESULTS, '..', 'node_modules')
+  const versionOf = (file: string): string => JSON.parse(readFileSync(file, 'utf8')).version
   return {
     node: process.version,
     triphase: versionOf(require.resolve('triphase/package.json')),
-    pg: versionOf(require.resolve('pg/package.json')),
+    ...Object.fromEntries(
+      PACKAGES.map((name) => [name, versionOf(join(installed, name, 'package.json'))]),
+    ),
   }
 }
 
-/** Prints the figures, the ratios, and what is wrong. */
-export function printReport({ columns }: Benchmark, report: Report): void {
+/** Prints the figures, the comparisons, and what is wrong. */
+export function printReport(report: Report): void {
+  const { columns } = report
   console.log(`${report.benchmark}${report.quick ? ' (quick)' : ''}: ${report.about}`)
   console.log(`median of ${report.repeats}, with minimum and maximum where they tell something\n`)
   const table = new Table({
@@ -108,15 +123,30 @@ export function printReport({ columns }: Benchmark, report: Report): void {
     ])
   }
   console.log(table.toString())
-  for (const { of, to, figure, ratio } of report.ratios) {
-    console.log(`${of} / ${to} (${figure}): ${withSpread(ratio, 2)}`)
-  }
+  for (const comparison of report.comparisons) console.log(inWords(comparison, report.quick))
   for (const fault of report.faults) console.error(`WRONG: ${fault}`)
 }
 
-function cell({ places, spread }: Column, figure: Spread | undefined): string {
-  if (figure === undefined || Number.isNaN(figure.median)) return ''
+/** A figure as a table shows it; empty where there is none. */
+export function cell({ places, spread }: Column, figure: Spread | undefined): string {
+  if (figure === undefined || figure.median === null || Number.isNaN(figure.median)) return ''
   return spread ? withSpread(figure, places) : grouped(figure.median, places)
+}
+
+/** A comparison, with its goal and whether that is reached, which a quick run cannot tell. */
+export function inWords(
+  { of, to, figure, atLeast, atMost, found }: Report['comparisons'][number],
+  quick: boolean,
+): string {
+  const beside = to === undefined ? '' : ` / ${typeof to === 'string' ? to : `the best of ${to.join(', ')}`}`
+  const bounds = [
+    ...(atLeast === undefined ? [] : [`at least ${atLeast}`]),
+    ...(atMost === undefined ? [] : [`at most ${atMost}`]),
+  ]
+  const reached = found.median >= (atLeast ?? -Infinity) && found.median <= (atMost ?? Infinity)
+  const verdict = quick ? '' : `: ${reached ? 'reached' : 'MISSED'}`
+  const goal = bounds.length > 0 ? `, goal ${bounds.join(' and ')}${verdict}` : ''
+  return `${of}${beside} (${figure}): ${withSpread(found, 2)}${goal}`
 }
 
 function withSpread({ median, min, max, values }: Spread, places: number): string {
@@ -129,10 +159,10 @@ function grouped(value: number, places: number): string {
 }
 
 /** Into bench/results; a quick run leaves the results of a whole one alone. */
-export function writeReport(report: Report): void {
-  const folder = join(BENCH, 'results')
-  mkdirSync(folder, { recursive: true })
-  const file = `${report.benchmark}${report.quick ? '.quick' : ''}.json`
-  writeFileSync(join(folder, file), `${JSON.stringify(report, null, 2)}\n`)
-  console.log(`\nbench/results/${file}`)
+export async function writeReport(report: Report): Promise<void> {
+  mkdirSync(RESULTS, { recursive: true })
+  const name = `${report.benchmark}${report.quick ? '.quick' : ''}`
+  writeFileSync(join(RESULTS, `${name}.json`), `${JSON.stringify(report, null, 2)}\n`)
+  writeFileSync(join(RESULTS, `${name}.svg`), await chartOf(report))
+  console.log(`\nbench/results/${name}.json and .svg\n`)
 }

@@ -25,18 +25,22 @@ export async function runSubject<Order>(
   process.disconnect?.()
 }
 
-/** Runs the part that is measured, when the benchmark is ready for it; returns when the benchmark has noted the end. */
+/**
+ * Runs the part that is measured, when the benchmark is ready for it; returns when the benchmark has noted the end.
+ *
+ * @param work says itself how many seconds it took when that is less than until its end.
+ */
 export async function timed(
   parent: Conversation,
-  work: () => Promise<{ figures?: Figures; faults?: string[] }>,
+  work: () => Promise<{ figures?: Figures; faults?: string[]; seconds?: number }>,
 ): Promise<void> {
   parent.tell('ready')
   await parent.heard('go')
   const began = performance.now()
   const cpu = process.cpuUsage()
-  const { figures = {}, faults = [] } = await work()
+  const { figures = {}, faults = [], seconds: own } = await work()
   const { user, system } = process.cpuUsage(cpu)
-  const seconds = (performance.now() - began) / 1_000
+  const seconds = own ?? (performance.now() - began) / 1_000
   parent.tell('done', { seconds, cpuSeconds: (user + system) / 1e6, figures, faults } satisfies Done)
   await parent.heard('noted')
 }

@@ -1,0 +1,46 @@
+import type { Report } from './report.ts'
+
+const WIDTH = 900
+const ROW = 28
+const MARGINS = 90
+
+/** The first column of a report as bars, as SVG. */
+export async function chartOf({ benchmark, about, columns, results, repeats }: Report): Promise<string> {
+  // Its own size is worth loading only now, when nothing is measured any more.
+  const { init } = await import('echarts')
+  const [column] = columns
+  const shown = results
+    .map(({ variant, figures }) => ({ variant, spread: figures[column?.figure ?? ''] }))
+    .filter(({ spread }) => spread !== undefined && !Number.isNaN(spread.median))
+    .reverse()
+  const height = MARGINS + ROW * shown.length
+  const chart = init(null, null, { renderer: 'svg', ssr: true, width: WIDTH, height })
+  const number = new Intl.NumberFormat('en', { maximumFractionDigits: column?.places ?? 0 })
+  chart.setOption({
+    animation: false,
+    title: { text: `${benchmark}: ${column?.title.replaceAll('\n', ' ')}, median of ${repeats}`, subtext: about },
+    grid: { left: 10, right: 160, top: 60, bottom: 10, containLabel: true },
+    xAxis: { type: 'value' },
+    yAxis: { type: 'category', data: shown.map(({ variant }) => variant) },
+    series: [
+      {
+        type: 'bar',
+        data: shown.map(({ variant, spread }) => ({
+          value: spread?.median ?? 0,
+          itemStyle: { color: variant.startsWith('triphase') ? '#2563eb' : '#94a3b8' },
+          label: {
+            show: true,
+            position: 'right',
+            formatter: [
+              number.format(spread?.median ?? 0),
+              ...(repeats > 1 ? [`(${number.format(spread?.min ?? 0)} - ${number.format(spread?.max ?? 0)})`] : []),
+            ].join(' '),
+          },
+        })),
+      },
+    ],
+  })
+  const svg = chart.renderToSVGString()
+  chart.dispose()
+  return svg
+}

@@ -1,0 +1,27 @@
+import type { Figures } from './subject.ts'
+
+const SLICE_MS = 50
+
+/** How many jobs ran when: the rate at the beginning and at the end. */
+export class Windows {
+  readonly #began = performance.now()
+  readonly #slices: number[] = []
+
+  count(): void {
+    const slice = Math.floor((performance.now() - this.#began) / SLICE_MS)
+    this.#slices[slice] = (this.#slices[slice] ?? 0) + 1
+  }
+
+  /** Jobs a second in the first and in the last window, and the last by the first. */
+  figures(windowSeconds: number): Figures {
+    const slices = Array.from(this.#slices, (count) => count ?? 0)
+    const first = slices.findIndex((count) => count > 0)
+    const length = (windowSeconds * 1_000) / SLICE_MS
+    const rate = (counts: readonly number[]) =>
+      (counts.reduce((sum, count) => sum + count, 0) * 1_000) / (SLICE_MS * Math.max(1, counts.length))
+    const firstWindow = rate(slices.slice(first, first + length))
+    // The last slice is not whole.
+    const lastWindow = rate(slices.slice(first, -1).slice(-length))
+    return { firstWindow, lastWindow, lastByFirst: lastWindow / firstWindow }
+  }
+}
