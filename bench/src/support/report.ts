@@ -138,7 +138,8 @@ export function inWords(
   { of, to, figure, atLeast, atMost, found }: Report['comparisons'][number],
   quick: boolean,
 ): string {
-  const beside = to === undefined ? '' : ` / ${typeof to === 'string' ? to : `the best of ${to.join(', ')}`}`
+  const others = [to ?? []].flat()
+  const beside = others.length > 1 ? ` / the most of: ${others.join('; ')}` : others.map((name) => ` / ${name}`)
   const bounds = [
     ...(atLeast === undefined ? [] : [`at least ${atLeast}`]),
     ...(atMost === undefined ? [] : [`at most ${atMost}`]),
