@@ -35,10 +35,10 @@ interface Way {
 }
 
 /** Runs a program that works on so many jobs and measures what they cost: time, CPU, WAL, commits, connections. */
-export async function measureJobs(
+export async function measureJobs<Order extends { readonly jobs: number }>(
   stage: Stage,
   program: URL,
-  order: Readonly<object & { jobs: number }>,
+  order: Order,
   way: Way = {},
 ): Promise<Measured> {
   const readings = await readingsOf(stage, program, order, way)
