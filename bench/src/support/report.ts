@@ -14,6 +14,8 @@ export interface Report {
   benchmark: string
   about: string
   quick: boolean
+  /** The words by which variants were chosen. */
+  only: string[]
   repeats: number
   date: string
   machine: Record<string, string | number>
@@ -29,7 +31,7 @@ export interface Report {
 /** Puts the rounds of a benchmark together. */
 export function reportOf(
   { name, about, variants, columns, comparisons, settings }: Benchmark,
-  { quick, repeats }: Options,
+  { quick, repeats, only }: Options,
   rounds: readonly Round[],
   circumstances: { load: number; postgres: string; skipped: Report['skipped'] },
 ): Report {
@@ -37,6 +39,7 @@ export function reportOf(
     benchmark: name,
     about,
     quick,
+    only: only.toLowerCase().match(/[a-z0-9]+/g) ?? [],
     repeats,
     date: new Date().toISOString(),
     machine: machine(circumstances.load),
@@ -159,10 +162,10 @@ function grouped(value: number, places: number): string {
   return value.toLocaleString('en', { minimumFractionDigits: places, maximumFractionDigits: places })
 }
 
-/** Into bench/results; a quick run leaves the results of a whole one alone. */
+/** Into bench/results; a quick run, or one of only some variants, leaves the results of a whole one alone. */
 export async function writeReport(report: Report): Promise<void> {
   mkdirSync(RESULTS, { recursive: true })
-  const name = `${report.benchmark}${report.quick ? '.quick' : ''}`
+  const name = [report.benchmark, ...report.only, ...(report.quick ? ['quick'] : [])].join('.')
   writeFileSync(join(RESULTS, `${name}.json`), `${JSON.stringify(report, null, 2)}\n`)
   writeFileSync(join(RESULTS, `${name}.svg`), await chartOf(report))
   console.log(`\nbench/results/${name}.json and .svg\n`)

@@ -40,6 +40,6 @@ export async function statementFigures(
   return rows[0] as StatementFigures
 }
 
-/** Words by which Triphase's statements are told apart, as they stand in its source. */
-export const CLAIM_WORDS: readonly string[] = ['SKIP LOCKED', "state = 'executing'", 'RETURNING']
-export const ACK_WORDS: readonly string[] = ['DELETE FROM', 'INSERT INTO triphase.job_history']
+/** Words by which Triphase's statements are told apart, as they stand in its source; constants are counted away. */
+export const CLAIM_WORDS: readonly string[] = ['UPDATE triphase.job', 'SKIP LOCKED', 'RETURNING']
+export const ACK_WORDS: readonly string[] = ['DELETE FROM triphase.job', 'INSERT INTO triphase.job_history']
