@@ -91,7 +91,8 @@ const PEERS = [GRAPHILE_WORKER, PG_BOSS, PG_BOSS_NOTIFYING]
 await runBenchmark(
   {
     name: 'enqueue',
-    about: 'jobs written by one process with default settings; hints of triphase are heard by another connection',
+    about:
+      'jobs written by one process with default settings; hints of triphase are heard by another connection',
     variants: [
       // What comes at once goes the same way as what comes one at a time: a quick run does without.
       ...(options.quick ? [ONE] : [ONE, SIXTEEN]).flatMap((way) =>

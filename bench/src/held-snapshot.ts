@@ -135,7 +135,12 @@ await runBenchmark(
       { figure: 'firstWindow', title: 'first window,\njobs/s', places: 0 },
       { figure: 'lastWindow', title: 'last window,\njobs/s', places: 0 },
       { figure: 'jobsPerSecond', title: 'jobs/s', places: 0 },
-      { figure: 'claimedPerServerSecond', title: 'jobs claimed in\n1 s of the server', places: 0, spread: true },
+      {
+        figure: 'claimedPerServerSecond',
+        title: 'jobs claimed in\n1 s of the server',
+        places: 0,
+        spread: true,
+      },
       { figure: 'othersCores', title: 'cores that\nothers used', places: 2 },
     ],
     comparisons: [

@@ -8,7 +8,7 @@ import { type Contestant, countFaults, differs, fill, installed, needsOf } from 
 import { bullmq, graphileWorker, pgBoss, triphase } from './systems/peers.ts'
 
 const options = optionsOf()
-const SECONDS = options.quick ? 4 : 60
+const SECONDS = options.quick ? 2 : 60
 /** Until pauses between two polls have grown to their longest. */
 const SETTLE_SECONDS = options.quick ? 1 : 20
 
@@ -65,7 +65,10 @@ function idle(contestant: Contestant, pooled = false): Variant {
 }
 
 /** CPU of the server processes that serve the stage's database. */
-async function backendSeconds({ server, database }: Stage): Promise<{ seconds: number; connections: number }> {
+async function backendSeconds({
+  server,
+  database,
+}: Stage): Promise<{ seconds: number; connections: number }> {
   const { rows } = await server.control.query<{ pid: number }>(
     `SELECT pid FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'client backend'`,
     [database],

@@ -53,7 +53,8 @@ function quantile(values: readonly number[], part: number): number {
 await runBenchmark(
   {
     name: 'latency',
-    about: 'ms from the call that enqueues in one process to the start of the handler in another, one idle queue',
+    about:
+      'ms from the call that enqueues in one process to the start of the handler in another, one idle queue',
     variants: [
       latency(TRIPHASE),
       latency(GRAPHILE_WORKER),

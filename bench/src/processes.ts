@@ -78,9 +78,7 @@ await runBenchmark(
       { figure: 'othersCores', title: 'cores that\nothers used', places: 2 },
     ],
     comparisons: COUNTS.flatMap((count) => [
-      ...(count > 1
-        ? [{ of: nameOf(count), to: nameOf(1), figure: 'jobsPerSecond', atLeast: 1 }]
-        : []),
+      ...(count > 1 ? [{ of: nameOf(count), to: nameOf(1), figure: 'jobsPerSecond', atLeast: 1 }] : []),
       { of: nameOf(count), figure: 'longLockWaits', atMost: 0 },
     ]),
   },

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import type { Figures } from '../support/subject.ts'
 import type { Stage } from '../support/stage.ts'
+import type { Figures } from '../support/subject.ts'
 
 const LONG_MS = 5
 const PAUSE_MS = 3

@@ -1,7 +1,7 @@
-import type { ContestantOrder } from '../systems/contestant.ts'
-import { loadSystem } from '../systems/system.ts'
 import { RunCount, runSubject, timed } from '../support/subject.ts'
 import { Windows } from '../support/windows.ts'
+import type { ContestantOrder } from '../systems/contestant.ts'
+import { loadSystem } from '../systems/system.ts'
 
 export interface DrainOrder extends ContestantOrder {
   jobs: number

@@ -1,6 +1,6 @@
+import { runSubject, timed } from '../support/subject.ts'
 import type { ContestantOrder } from '../systems/contestant.ts'
 import { loadSystem } from '../systems/system.ts'
-import { runSubject, timed } from '../support/subject.ts'
 
 export interface EnqueueOrder extends ContestantOrder {
   jobs: number

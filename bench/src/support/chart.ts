@@ -18,7 +18,10 @@ export async function chartOf({ benchmark, about, columns, results, repeats }: R
   const number = new Intl.NumberFormat('en', { maximumFractionDigits: column?.places ?? 0 })
   chart.setOption({
     animation: false,
-    title: { text: `${benchmark}: ${column?.title.replaceAll('\n', ' ')}, median of ${repeats}`, subtext: about },
+    title: {
+      text: `${benchmark}: ${column?.title.replaceAll('\n', ' ')}, median of ${repeats}`,
+      subtext: about,
+    },
     grid: { left: 10, right: 160, top: 60, bottom: 10, containLabel: true },
     xAxis: { type: 'value' },
     yAxis: { type: 'category', data: shown.map(({ variant }) => variant) },
@@ -33,7 +36,9 @@ export async function chartOf({ benchmark, about, columns, results, repeats }: R
             position: 'right',
             formatter: [
               number.format(spread?.median ?? 0),
-              ...(repeats > 1 ? [`(${number.format(spread?.min ?? 0)} - ${number.format(spread?.max ?? 0)})`] : []),
+              ...(repeats > 1
+                ? [`(${number.format(spread?.min ?? 0)} - ${number.format(spread?.max ?? 0)})`]
+                : []),
             ].join(' '),
           },
         })),

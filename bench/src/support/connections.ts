@@ -26,13 +26,13 @@ interface Look {
 
 /** Looks at a database's connections every few milliseconds, from a connection to another one. */
 export class ConnectionWatch {
-  readonly #client: pg.Client
+  readonly #client: pg.Pool
   readonly #database: string
   readonly #peaks: ConnectionPeaks = { all: 0, busy: 0, byApplication: {} }
   readonly #watching: Promise<void>
   #ended = false
 
-  constructor(client: pg.Client, database: string) {
+  constructor(client: pg.Pool, database: string) {
     this.#client = client
     this.#database = database
     this.#watching = this.#watch()

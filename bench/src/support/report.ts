@@ -101,9 +101,7 @@ function versions(): Record<string, string> {
   return {
     node: process.version,
     triphase: versionOf(require.resolve('triphase/package.json')),
-    ...Object.fromEntries(
-      PACKAGES.map((name) => [name, versionOf(join(installed, name, 'package.json'))]),
-    ),
+    ...Object.fromEntries(PACKAGES.map((name) => [name, versionOf(join(installed, name, 'package.json'))])),
   }
 }
 
@@ -136,21 +134,38 @@ export function cell({ places, spread }: Column, figure: Spread | undefined): st
   return spread ? withSpread(figure, places) : grouped(figure.median, places)
 }
 
-/** A comparison, with its goal and whether that is reached, which a quick run cannot tell. */
-export function inWords(
-  { of, to, figure, atLeast, atMost, found }: Report['comparisons'][number],
-  quick: boolean,
-): string {
+type Compared = Report['comparisons'][number]
+
+/** What is compared with what. */
+export function subjectOf({ of, to, figure }: Compared): string {
   const others = [to ?? []].flat()
-  const beside = others.length > 1 ? ` / the most of: ${others.join('; ')}` : others.map((name) => ` / ${name}`)
+  const beside =
+    others.length > 1 ? ` / the most of: ${others.join('; ')}` : others.map((name) => ` / ${name}`)
+  return `${of}${beside} (${figure})`
+}
+
+export function measuredAs({ found }: Compared): string {
+  return withSpread(found, 2)
+}
+
+/** Empty where there is no goal. */
+export function goalOf({ atLeast, atMost }: Compared): string {
   const bounds = [
     ...(atLeast === undefined ? [] : [`at least ${atLeast}`]),
     ...(atMost === undefined ? [] : [`at most ${atMost}`]),
   ]
-  const reached = found.median >= (atLeast ?? -Infinity) && found.median <= (atMost ?? Infinity)
-  const verdict = quick ? '' : `: ${reached ? 'reached' : 'MISSED'}`
-  const goal = bounds.length > 0 ? `, goal ${bounds.join(' and ')}${verdict}` : ''
-  return `${of}${beside} (${figure}): ${withSpread(found, 2)}${goal}`
+  return bounds.join(' and ')
+}
+
+export function reaches({ atLeast = -Infinity, atMost = Infinity, found }: Compared): boolean {
+  return found.median >= atLeast && found.median <= atMost
+}
+
+/** A comparison in a line, with its goal and whether that is reached, which a quick run cannot tell. */
+function inWords(comparison: Compared, quick: boolean): string {
+  const goal = goalOf(comparison)
+  const verdict = quick || !goal ? '' : `: ${reaches(comparison) ? 'reached' : 'MISSED'}`
+  return `${subjectOf(comparison)}: ${measuredAs(comparison)}${goal && `, goal ${goal}`}${verdict}`
 }
 
 function withSpread({ median, min, max, values }: Spread, places: number): string {

@@ -28,7 +28,14 @@ export class SideServer {
   static async redis(): Promise<SideServer> {
     const folder = await newFolder()
     const socket = join(folder, 'redis.sock')
-    const options = { port: 0, unixsocket: socket, dir: folder, save: '', appendonly: 'yes', appendfsync: 'everysec' }
+    const options = {
+      port: 0,
+      unixsocket: socket,
+      dir: folder,
+      save: '',
+      appendonly: 'yes',
+      appendfsync: 'everysec',
+    }
     const words = Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)])
     return SideServer.#start('redis-server', words, folder, { socket, url: socket })
   }
@@ -111,7 +118,8 @@ async function answering(socket: string, child: ChildProcess): Promise<void> {
       attempt.once('error', () => resolve(false))
     })
     if (answers) return
-    if (child.exitCode !== null || Date.now() > until) throw new Error(`no answer, exit code ${child.exitCode}`)
+    if (child.exitCode !== null || Date.now() > until)
+      throw new Error(`no answer, exit code ${child.exitCode}`)
     await delay(10)
   }
 }

@@ -31,7 +31,11 @@ export async function installed(stage: Stage, { system, settings }: Contestant):
 const BATCH = 1_000
 
 /** Writes the jobs 0, 1, 2, … */
-export async function fill({ system, settings, url }: ContestantOrder, jobs: number, from = 0): Promise<void> {
+export async function fill(
+  { system, settings, url }: ContestantOrder,
+  jobs: number,
+  from = 0,
+): Promise<void> {
   const open = await (await loadSystem(system)).open(url, settings)
   for (let next = from; next < from + jobs; next += BATCH) {
     await open.enqueueMany(next, Math.min(BATCH, from + jobs - next))

@@ -46,7 +46,15 @@ export const system: System = {
   install: (url) => onConnection(url, async (client) => void (await client.query(FLOOR_TABLES))),
 
   async open(url, settings: FloorSettings) {
-    const { task = 'no-op', batch = 500, history = true, lanes = 2, pollMs, many = 'unnest', unnamed } = settings
+    const {
+      task = 'no-op',
+      batch = 500,
+      history = true,
+      lanes = 2,
+      pollMs,
+      many = 'unnest',
+      unnamed,
+    } = settings
     const name = unnamed ? {} : { name: 'insert' }
     const pool = new pg.Pool({ connectionString: url, max: 16 })
     let working: Promise<unknown> = Promise.resolve()
