@@ -2,7 +2,9 @@ import type { Report } from './report.ts'
 
 const WIDTH = 900
 const ROW = 28
-const MARGINS = 90
+const MARGINS = 120
+/** Width of a character, about: nothing here can measure text. */
+const CHARACTER = 6.7
 
 /** The first column of a report as bars, as SVG. */
 export async function chartOf({ benchmark, about, columns, results, repeats }: Report): Promise<string> {
@@ -13,6 +15,7 @@ export async function chartOf({ benchmark, about, columns, results, repeats }: R
     .map(({ variant, figures }) => ({ variant, spread: figures[column?.figure ?? ''] }))
     .filter(({ spread }) => spread !== undefined && !Number.isNaN(spread.median))
     .reverse()
+  const longest = Math.max(...shown.map(({ variant }) => variant.length))
   const height = MARGINS + ROW * shown.length
   const chart = init(null, null, { renderer: 'svg', ssr: true, width: WIDTH, height })
   const number = new Intl.NumberFormat('en', { maximumFractionDigits: column?.places ?? 0 })
@@ -21,8 +24,9 @@ export async function chartOf({ benchmark, about, columns, results, repeats }: R
     title: {
       text: `${benchmark}: ${column?.title.replaceAll('\n', ' ')}, median of ${repeats}`,
       subtext: about,
+      subtextStyle: { width: WIDTH - 40, overflow: 'break' },
     },
-    grid: { left: 10, right: 160, top: 60, bottom: 10, containLabel: true },
+    grid: { left: 20 + CHARACTER * longest, right: 160, top: 80, bottom: 30 },
     xAxis: { type: 'value' },
     yAxis: { type: 'category', data: shown.map(({ variant }) => variant) },
     series: [
