@@ -71,8 +71,11 @@ function figuresOf(variant: string, rounds: readonly Round[]): Record<string, Sp
 function compared(round: Round, { of, to, figure }: Comparison): number {
   const figureOf = (variant: string) => round.get(variant)?.figures[figure] ?? Number.NaN
   if (to === undefined) return figureOf(of)
-  const others = [to].flat().map(figureOf)
-  return figureOf(of) / Math.max(...others.filter((other) => !Number.isNaN(other)))
+  const others = [to]
+    .flat()
+    .map(figureOf)
+    .filter((other) => !Number.isNaN(other))
+  return others.length > 0 ? figureOf(of) / Math.max(...others) : Number.NaN
 }
 
 function faultsOf(round: Round, index: number): string[] {

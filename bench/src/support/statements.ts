@@ -40,9 +40,6 @@ export async function statementFigures(
   return rows[0] as StatementFigures
 }
 
-/**
- * Words by which Triphase's statements are told apart, as they stand at the beginning of their text (Postgres shows the
- * first 1,024 bytes of what runs) and without constants (which it counts away).
- */
-export const CLAIM_WORDS: readonly string[] = ['UPDATE triphase.job', 'SKIP LOCKED']
-export const ACK_WORDS: readonly string[] = ['DELETE FROM triphase.job', 'INSERT INTO triphase.job_history']
+/** Words by which Triphase's statements are told apart. */
+export const CLAIM_WORDS: readonly string[] = ['triphase.claim_jobs(']
+export const ACK_WORDS: readonly string[] = ['triphase.finish_jobs(']
