@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { rmSync } from 'node:fs'
 import { chmod, chown, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -74,7 +75,10 @@ export class SideServer {
     if (!path) throw new Error(`${program} is not installed`)
     const drop = process.geteuid?.() === 0 ? { uid: NOBODY, gid: NOBODY } : {}
     const child = spawn(path, words, { cwd: folder, stdio: 'ignore', ...drop })
-    const end = () => child.kill('SIGKILL')
+    const end = () => {
+      child.kill('SIGKILL')
+      rmSync(folder, { recursive: true, force: true })
+    }
     process.once('exit', end)
     child.once('exit', () => process.off('exit', end))
     child.once('error', () => {})

@@ -21,7 +21,11 @@ export async function runSubject<Order>(
   work: (order: Order, parent: Conversation) => Promise<void>,
 ): Promise<void> {
   const parent = new Conversation(process as unknown as Channel)
+  // A benchmark that was killed leaves nobody behind.
+  const orphaned = () => process.exit(1)
+  process.once('disconnect', orphaned)
   await work(await parent.heard<Order>('order'), parent)
+  process.off('disconnect', orphaned)
   process.disconnect?.()
 }
 
