@@ -39,12 +39,12 @@ function figures({ columns, results }: Report): string[] {
   )
 }
 
-function goals({ comparisons }: Report): string[] {
+function goals({ comparisons, columns }: Report): string[] {
   if (comparisons.length === 0) return []
   const rows = comparisons.map((comparison) => {
     const goal = goalOf(comparison)
     const verdict = reaches(comparison) ? 'yes' : '**no**'
-    return [subjectOf(comparison), measuredAs(comparison), goal, goal && verdict]
+    return [subjectOf(comparison, columns), measuredAs(comparison), goal, goal && verdict]
   })
   return ['', ...table(['', 'measured', 'goal', 'reached'], rows)]
 }

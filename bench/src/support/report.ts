@@ -127,7 +127,7 @@ export function printReport(report: Report): void {
     ])
   }
   console.log(table.toString())
-  for (const comparison of report.comparisons) console.log(inWords(comparison, report.quick))
+  for (const comparison of report.comparisons) console.log(inWords(comparison, report))
   for (const fault of report.faults) console.error(`WRONG: ${fault}`)
 }
 
@@ -140,11 +140,12 @@ export function cell({ places, spread }: Column, figure: Spread | undefined): st
 type Compared = Report['comparisons'][number]
 
 /** What is compared with what. */
-export function subjectOf({ of, to, figure }: Compared): string {
+export function subjectOf({ of, to, figure }: Compared, columns: readonly Column[]): string {
   const others = [to ?? []].flat()
   const beside =
     others.length > 1 ? ` / the most of: ${others.join('; ')}` : others.map((name) => ` / ${name}`)
-  return `${of}${beside} (${figure})`
+  const title = columns.find((column) => column.figure === figure)?.title ?? figure
+  return `${of}${beside} (${title.replaceAll('\n', ' ')})`
 }
 
 export function measuredAs({ found }: Compared): string {
@@ -165,10 +166,10 @@ export function reaches({ atLeast = -Infinity, atMost = Infinity, found }: Compa
 }
 
 /** A comparison in a line, with its goal and whether that is reached, which a quick run cannot tell. */
-function inWords(comparison: Compared, quick: boolean): string {
+function inWords(comparison: Compared, { quick, columns }: Report): string {
   const goal = goalOf(comparison)
   const verdict = quick || !goal ? '' : `: ${reaches(comparison) ? 'reached' : 'MISSED'}`
-  return `${subjectOf(comparison)}: ${measuredAs(comparison)}${goal && `, goal ${goal}`}${verdict}`
+  return `${subjectOf(comparison, columns)}: ${measuredAs(comparison)}${goal && `, goal ${goal}`}${verdict}`
 }
 
 function withSpread({ median, min, max, values }: Spread, places: number): string {
@@ -176,8 +177,10 @@ function withSpread({ median, min, max, values }: Spread, places: number): strin
   return `${grouped(median, places)}${range}`
 }
 
+/** Small figures keep a place more than large ones beside them. */
 function grouped(value: number, places: number): string {
-  return value.toLocaleString('en', { minimumFractionDigits: places, maximumFractionDigits: places })
+  const shown = places === 0 && value < 10 && !Number.isInteger(value) ? 1 : places
+  return value.toLocaleString('en', { minimumFractionDigits: shown, maximumFractionDigits: shown })
 }
 
 /** Into bench/results; a quick run, or one of only some variants, leaves the results of a whole one alone. */
