@@ -7,20 +7,20 @@ const options = optionsOf()
 interface Load {
   jobs: number
   gapMs: readonly [number, number]
+  /** So many at the beginning do not count: a process has just started. */
+  warmUp: number
 }
 
-const OFTEN: Load = { jobs: options.quick ? 15 : 300, gapMs: [10, 50] }
+const OFTEN: Load = { jobs: options.quick ? 15 : 300, gapMs: [10, 50], warmUp: options.quick ? 1 : 20 }
 /** For polling every two seconds, which takes one job at a time. */
-const RARELY: Load = { jobs: 6, gapMs: [2_000, 3_000] }
-/** Before these, a process has just started. */
-const WARM_UP = options.quick ? 1 : 20
+const RARELY: Load = { jobs: 6, gapMs: [2_000, 3_000], warmUp: 1 }
 
 const TRIPHASE = triphase('', { engine: { queues: { default: 10 } } })
 const POLLING = triphase('PgBouncer, polling', { engine: { queues: { default: 10 } }, polling: true })
 const GRAPHILE_WORKER = graphileWorker('', { worker: { concurrentJobs: 10 } })
 const PG_BOSS = pgBoss('notify', { notify: true, work: { localConcurrency: 10 } })
 
-function latency(contestant: Contestant, { jobs, gapMs }: Load = OFTEN, pooled = false): Variant {
+function latency(contestant: Contestant, { jobs, gapMs, warmUp }: Load = OFTEN, pooled = false): Variant {
   return {
     ...(pooled ? { needs: 'pgbouncer' } : needsOf(contestant)),
     name: contestant.name,
@@ -35,7 +35,6 @@ function latency(contestant: Contestant, { jobs, gapMs }: Load = OFTEN, pooled =
       const faults = await worker.heard<string[]>('faults')
       enqueuer.tell('end')
       await Promise.all([worker.ended, enqueuer.ended])
-      const warmUp = Math.min(WARM_UP, jobs - 1)
       const waits = begun.map((from, n) => (began[n] ?? Number.NaN) - from).slice(warmUp)
       return {
         figures: { p50: quantile(waits, 0.5), p99: quantile(waits, 0.99), longest: Math.max(...waits) },
