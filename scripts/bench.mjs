@@ -10,6 +10,7 @@ const [name, ...options] = process.argv.slice(2)
 const known = existsSync(join(bench, 'src')) ? readdirSync(join(bench, 'src')) : []
 const programs = known.filter((file) => file.endsWith('.ts')).map((file) => file.slice(0, -'.ts'.length))
 const benchmarks = programs.filter((program) => program !== 'report')
+const names = [...programs, ...(benchmarks.length > 1 ? ['all'] : [])]
 
 if (name === '--install') install()
 else if (name === 'all') main(benchmarks)
@@ -17,7 +18,7 @@ else if (programs.includes(name)) main([name])
 else {
   const problem = name ? `There is no benchmark "${name}".` : 'Which benchmark?'
   console.error(
-    `${problem} npm run bench -- NAME [--quick], where NAME is one of: ${[...benchmarks, 'all', 'report'].join(', ')}`,
+    `${problem} npm run bench -- NAME [--quick], where NAME is one of: ${names.join(', ') || '(there is none yet)'}`,
   )
   process.exitCode = 1
 }
