@@ -58,12 +58,6 @@ await runBenchmark(
       { figure: 'lastWindow', title: 'last window,\njobs/s', places: 0 },
       { figure: 'slowestWindow', title: 'slowest window,\njobs/s', places: 0 },
       { figure: 'jobsPerSecond', title: 'jobs/s', places: 0 },
-      {
-        figure: 'claimedPerServerSecond',
-        title: 'jobs claimed in\n1 s of the server',
-        places: 0,
-        spread: true,
-      },
       { figure: 'othersCores', title: 'cores that\nothers used', places: 2 },
     ],
     comparisons: [
