@@ -1,6 +1,6 @@
 import { optionsOf, runBenchmark, type Variant } from './support/benchmark.ts'
 import { type Contestant, countFaults, installed, needsOf } from './systems/contestant.ts'
-import { bullmq, graphileWorker, pgBoss, triphase } from './systems/peers.ts'
+import { bullmq, floor, graphileWorker, pgBoss, triphase } from './systems/peers.ts'
 
 const options = optionsOf()
 
@@ -56,6 +56,7 @@ await runBenchmark(
       'ms from the call that enqueues in one process to the start of the handler in another, one idle queue',
     variants: [
       latency(TRIPHASE),
+      latency(floor('asks every 5 ms', { batch: 10, lanes: 1, pollMs: 5 })),
       latency(GRAPHILE_WORKER),
       latency(PG_BOSS),
       latency(bullmq('', { worker: { concurrency: 10 } })),

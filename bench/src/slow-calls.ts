@@ -5,7 +5,7 @@ import { type Measured, optionsOf, type Round, runBenchmark, type Variant } from
 import type { Stage } from './support/stage.ts'
 import { measureJobs } from './support/throughput.ts'
 import { type Contestant, countFaults, differs, fill, installed, needsOf } from './systems/contestant.ts'
-import { bullmq, graphileWorker, pgBoss, triphase } from './systems/peers.ts'
+import { bullmq, floor as floorOf, graphileWorker, pgBoss, triphase } from './systems/peers.ts'
 
 const options = optionsOf()
 
@@ -178,6 +178,8 @@ await runBenchmark(
       },
       plain(plainTriphase(PLAIN, LOAD)),
       plain(plainTriphase(PLAIN_POLLING, LOAD, true)),
+      // Two lanes with half of the jobs each, which end together here as they take the same time.
+      plain(floorOf('plain, timer', { batch: LOAD.concurrency / 2, lanes: 2 })),
       // As their documentation has it for much at a time: acks of 25 ms together, one job more claimed than there are
       // slots; a worker for each job at a time.
       plain(

@@ -140,14 +140,16 @@ function choose(
 async function measureRounds(
   server: Server,
   { variants, derive, together }: Benchmark,
-  { repeats, calm: waitForCalm }: Options,
+  { repeats, quick, calm: waitForCalm }: Options,
 ): Promise<Round[]> {
   const rounds: Round[] = []
   for (let number = 0; number < repeats; number++) {
     const round: Round = new Map()
     const measure = async (variant: Variant) => {
       progress(`${number + 1} of ${repeats}: ${variant.name}`)
-      const once = () => measureOnce(server, variant, { round: number, rounds: repeats })
+      const turn = { round: number, rounds: repeats }
+      const limitMinutes = quick ? LIMIT_MINUTES.quick : LIMIT_MINUTES.whole
+      const once = () => measureOnce(server, variant, turn, limitMinutes)
       round.set(variant.name, await (waitForCalm ? undisturbed(once) : once()))
     }
     if (together) await Promise.all(variants.map(measure))
@@ -159,11 +161,23 @@ async function measureRounds(
   return rounds
 }
 
-async function measureOnce(server: Server, variant: Variant, turn: Turn): Promise<Measured> {
+/** Nothing takes half as long: a job that is lost must not be waited for in vain. */
+const LIMIT_MINUTES = { quick: 2, whole: 30 }
+
+async function measureOnce(
+  server: Server,
+  variant: Variant,
+  turn: Turn,
+  limitMinutes: number,
+): Promise<Measured> {
   const stage = await Stage.open(server)
+  const limit = Promise.withResolvers<never>()
+  const tooLong = () => limit.reject(new Error(`${variant.name}: no end after ${limitMinutes} minutes`))
+  const timer = setTimeout(tooLong, limitMinutes * 60_000)
   try {
-    return await variant.measure(stage, turn)
+    return await Promise.race([variant.measure(stage, turn), limit.promise])
   } finally {
+    clearTimeout(timer)
     await stage.close()
   }
 }

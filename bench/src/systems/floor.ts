@@ -5,7 +5,7 @@ import pg from 'pg'
 import { from as copyFrom } from 'pg-copy-streams'
 import { CLAIM, FINISH_BY_DELETE, FINISH_WITH_HISTORY, FLOOR_TABLES } from '../floor/tables.ts'
 import { inTransaction, onConnection, oneRow } from '../support/database.ts'
-import { APPLICATION_INSERT, type Counts, type Settings, type System } from './system.ts'
+import { APPLICATION_INSERT, type Counts, type Settings, type System, Tally } from './system.ts'
 
 /** The least SQL that does the same durable work. */
 export interface FloorSettings extends Settings {
@@ -57,6 +57,7 @@ export const system: System = {
     } = settings
     const name = unnamed ? {} : { name: 'insert' }
     const pool = new pg.Pool({ connectionString: url, max: 16 })
+    const acks = new Tally()
     let working: Promise<unknown> = Promise.resolve()
     let closing = false
 
@@ -69,6 +70,7 @@ export const system: System = {
         if (rows.length > 0) {
           await Promise.all(rows.map(({ input }) => run(input.n)))
           await client.query({ name: 'finish', text: finish, values: [rows.map(({ id }) => id)] })
+          acks.add(rows.length)
         } else if (pollMs === undefined) break
         else await delay(pollMs)
       }
@@ -93,9 +95,7 @@ export const system: System = {
       async work(run) {
         working = Promise.all(Array.from({ length: lanes }, () => lane(run)))
       },
-      async done() {
-        await working
-      },
+      done: (jobs) => acks.reaches(jobs),
       async close() {
         closing = true
         await working

@@ -51,7 +51,7 @@ export const system: System = {
         for (let more = 0; more < moreQueues; more++) await boss.work(`${task}-${more}`, work, async () => {})
         await boss.work<{ n: number }>(task, work, async (jobs) => {
           await Promise.all(jobs.map(({ data }) => handler(data.n)))
-          for (const _ of jobs) runs.add()
+          runs.add(jobs.length)
         })
       },
       async done(jobs) {

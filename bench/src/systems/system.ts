@@ -57,12 +57,8 @@ export class Tally {
   #count = 0
   readonly #goals: { count: number; resolve: () => void }[] = []
 
-  get count(): number {
-    return this.#count
-  }
-
-  add(): void {
-    this.#count++
+  add(count = 1): void {
+    this.#count += count
     for (const goal of this.#goals) if (this.#count >= goal.count) goal.resolve()
   }
 
