@@ -32,6 +32,7 @@ export class LockWaits {
 
   constructor(stage: Stage) {
     this.#watching = this.#watch(stage)
+    this.#watching.catch(() => {})
   }
 
   async end(): Promise<{ figures: Figures; long: Wait[] }> {

@@ -36,6 +36,8 @@ export class ConnectionWatch {
     this.#client = client
     this.#database = database
     this.#watching = this.#watch()
+    // Heard by whoever ends the watch; nobody does when what it watches has failed.
+    this.#watching.catch(() => {})
   }
 
   async end(): Promise<ConnectionPeaks> {
