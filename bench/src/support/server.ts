@@ -47,6 +47,8 @@ export class Server {
       max: 1,
       idleTimeoutMillis: 0,
     })
+    // The server may end it before its own goodbye is through; whoever still needs it learns that from the next query.
+    control.on('error', () => {})
     const { rows } = await control.query<Found>(
       `SELECT current_setting('server_version') AS version, pg_backend_pid() AS pid`,
     )
