@@ -1,5 +1,6 @@
 // npm run bench -- NAME [--quick]: runs bench/src/NAME.ts on the packages of bench/'s own lockfile, which it installs when
-// they are missing or older than the lockfile. What benchmarks share stands in folders below bench/src.
+// they are missing or older than the lockfile. What benchmarks share stands in folders below bench/src. NAME `all` means
+// one after the other, `report` writes the results into docs/performance.md.
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -7,10 +8,13 @@ import { dirname, join } from 'node:path'
 const bench = join(dirname(import.meta.dirname), 'bench')
 const [name, ...options] = process.argv.slice(2)
 const known = existsSync(join(bench, 'src')) ? readdirSync(join(bench, 'src')) : []
-const names = known.filter((file) => file.endsWith('.ts')).map((file) => file.slice(0, -'.ts'.length))
+const programs = known.filter((file) => file.endsWith('.ts')).map((file) => file.slice(0, -'.ts'.length))
+const benchmarks = programs.filter((program) => program !== 'report')
+const names = [...programs, ...(benchmarks.length > 1 ? ['all'] : [])]
 
 if (name === '--install') install()
-else if (names.includes(name)) main()
+else if (name === 'all') main(benchmarks)
+else if (programs.includes(name)) main([name])
 else {
   const problem = name ? `There is no benchmark "${name}".` : 'Which benchmark?'
   console.error(
@@ -19,10 +23,12 @@ else {
   process.exitCode = 1
 }
 
-function main() {
+function main(chosen) {
   install()
-  if (process.exitCode) console.error('The packages of bench/ could not be installed.')
-  else run(process.execPath, [...process.execArgv, join('src', `${name}.ts`), ...options])
+  if (process.exitCode) return console.error('The packages of bench/ could not be installed.')
+  for (const program of chosen) {
+    run(process.execPath, [...process.execArgv, join('src', `${program}.ts`), ...options])
+  }
 }
 
 function install() {
@@ -38,5 +44,5 @@ function isOutdated() {
 function run(program, args) {
   const { status, error } = spawnSync(program, args, { cwd: bench, stdio: 'inherit' })
   if (error) console.error(`${program} does not start: ${error.message}`)
-  process.exitCode = status ?? 1
+  process.exitCode ||= status ?? 1
 }

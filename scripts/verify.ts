@@ -41,7 +41,15 @@ const steps: Step[] = [
     ],
   },
   { name: 'docs', commands: [script('scripts/check-docs.ts')] },
+  { name: 'bench', commands: benchmarks().map((name) => script('scripts/bench.mjs', name, '--quick')) },
 ]
+
+/** Every program of bench/ but the one that writes the page. */
+function benchmarks(): string[] {
+  const folder = join(root, 'bench/src')
+  const files = existsSync(folder) ? readdirSync(folder) : []
+  return files.filter((file) => file.endsWith('.ts') && file !== 'report.ts').map((file) => file.slice(0, -3))
+}
 
 /** Runs the steps in order, one line for each; the output only of what fails. Answers with the names of these steps. */
 export async function runSteps(chosen: Step[], print: (text: string) => void): Promise<string[]> {

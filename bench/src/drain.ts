@@ -1,62 +1,73 @@
-import { FILL_FLOOR, FLOOR_TABLES } from './floor/tables.ts'
 import { optionsOf, runBenchmark, type Variant } from './support/benchmark.ts'
-import type { Stage } from './support/stage.ts'
 import { measureJobs } from './support/throughput.ts'
-import { differs, enqueueNumbered, historyFaults } from './support/triphase-jobs.ts'
+import { type Contestant, countFaults, fill, installed, needsOf } from './systems/contestant.ts'
+import {
+  BEST_BULLMQ,
+  BEST_GRAPHILE_WORKER,
+  BEST_PG_BOSS,
+  bullmq,
+  floor,
+  graphileWorker,
+  pgBoss,
+  triphaseAt,
+} from './systems/peers.ts'
 
 const options = optionsOf()
-const jobs = options.quick ? 3_000 : 60_000
+const jobs = options.quick ? 1_500 : 60_000
 
-function triphase(concurrency: number): Variant {
+const TRIPHASE_10 = triphaseAt(10)
+const TRIPHASE_50 = triphaseAt(50)
+const FLOOR_10 = floor('by 10, history', { batch: 10 })
+const FLOOR_50 = floor('by 50, history', { batch: 50 })
+const FLOOR_500 = floor('by 500, history', { batch: 500 })
+const BARE_FLOOR = floor('by 500, delete', { batch: 500, history: false })
+const DEFAULT_GRAPHILE_WORKER = graphileWorker('default', {})
+const DEFAULT_PG_BOSS = pgBoss('default', {})
+const DEFAULT_BULLMQ = bullmq('default', {})
+
+function drain(contestant: Contestant, count: number = jobs): Variant {
   return {
-    name: `triphase, concurrency ${concurrency}`,
+    ...needsOf(contestant),
+    name: contestant.name,
     async measure(stage) {
-      await enqueueNumbered(stage, jobs)
-      const program = new URL('./drain/triphase.ts', import.meta.url)
-      const measured = await measureJobs(stage, program, { jobs, concurrency })
-      return { ...measured, faults: [...measured.faults, ...(await historyFaults(stage, jobs))] }
+      const order = await installed(stage, contestant)
+      await fill(order, count)
+      const measured = await measureJobs(stage, new URL('./programs/drain.ts', import.meta.url), {
+        ...order,
+        jobs: count,
+      })
+      const faults = await countFaults(order, { live: 0, done: count })
+      return { ...measured, faults: [...measured.faults, ...faults] }
     },
   }
 }
 
-function floor(batch: number, history: boolean): Variant {
-  return {
-    name: floorName(batch, history),
-    async measure(stage) {
-      await stage.query(FLOOR_TABLES)
-      await stage.query(FILL_FLOOR, [jobs])
-      const program = new URL('./drain/floor.ts', import.meta.url)
-      const measured = await measureJobs(stage, program, { jobs, batch, history })
-      return { ...measured, faults: [...measured.faults, ...(await floorFaults(stage, history))] }
-    },
-  }
-}
-
-function floorName(batch: number, history: boolean): string {
-  return `floor by ${batch}, ${history ? 'history' : 'delete'}`
-}
-
-async function floorFaults(stage: Stage, history: boolean): Promise<string[]> {
-  const [left] = await stage.query<{ live: number; kept: number }>(
-    `SELECT (SELECT count(*) FROM job)::int AS live, count(DISTINCT id)::int AS kept FROM job_history`,
-  )
-  return [
-    ...differs('live jobs left', left?.live, 0),
-    ...differs('jobs in history', left?.kept, history ? jobs : 0),
-  ]
-}
-
-const BATCHES = [10, 50, 500]
-const CONCURRENCIES = [10, 50]
+const best = [BEST_GRAPHILE_WORKER.name, BEST_PG_BOSS.name, BEST_BULLMQ.name]
+const goal = (of: Contestant, to: string | readonly string[], atLeast?: number) => ({
+  of: of.name,
+  to,
+  figure: 'jobsPerSecond',
+  ...(atLeast === undefined ? {} : { atLeast }),
+})
 
 await runBenchmark(
   {
     name: 'drain',
-    about: `${jobs.toLocaleString('en')} no-op jobs by one process with default settings, and bare SQL on two connections`,
+    about: `${jobs.toLocaleString('en')} waiting no-op jobs by one process; fewer where default settings are slow`,
     variants: [
-      ...CONCURRENCIES.map(triphase),
-      ...BATCHES.map((batch) => floor(batch, true)),
-      ...BATCHES.map((batch) => floor(batch, false)),
+      drain(TRIPHASE_10),
+      drain(TRIPHASE_50),
+      drain(FLOOR_10),
+      drain(FLOOR_50),
+      drain(FLOOR_500),
+      drain(BARE_FLOOR),
+      drain(BEST_GRAPHILE_WORKER),
+      drain(BEST_PG_BOSS),
+      drain(BEST_BULLMQ),
+      drain(DEFAULT_GRAPHILE_WORKER, jobs / 10),
+      // It takes one job every two seconds, and the first at once.
+      drain(DEFAULT_PG_BOSS, options.quick ? 2 : 5),
+      drain(DEFAULT_BULLMQ, jobs / 5),
     ],
     columns: [
       { figure: 'jobsPerSecond', title: 'jobs/s', places: 0, spread: true },
@@ -67,13 +78,15 @@ await runBenchmark(
       { figure: 'connections', title: 'most\nconnections', places: 0 },
       { figure: 'othersCores', title: 'cores that\nothers used', places: 2 },
     ],
-    ratios: CONCURRENCIES.flatMap((concurrency) =>
-      [floorName(concurrency, true), floorName(500, true), floorName(500, false)].map((to) => ({
-        of: `triphase, concurrency ${concurrency}`,
-        to,
-        figure: 'jobsPerSecond',
-      })),
-    ),
+    comparisons: [
+      goal(TRIPHASE_50, FLOOR_500.name, 0.7),
+      goal(TRIPHASE_50, best, 1.2),
+      goal(TRIPHASE_10, FLOOR_10.name, 0.8),
+      goal(TRIPHASE_10, best, 1),
+      goal(TRIPHASE_50, [DEFAULT_GRAPHILE_WORKER.name, DEFAULT_PG_BOSS.name], 6),
+      goal(TRIPHASE_50, FLOOR_50.name),
+      goal(TRIPHASE_50, BARE_FLOOR.name),
+    ],
   },
   options,
 )

@@ -1,9 +1,9 @@
-import { createEngine } from 'triphase'
-import { FLOOR_TABLES } from './floor/tables.ts'
 import { optionsOf, runBenchmark, type Variant } from './support/benchmark.ts'
 import type { Stage } from './support/stage.ts'
 import { measureJobs } from './support/throughput.ts'
-import { differs } from './support/triphase-jobs.ts'
+import { type Contestant, countFaults, differs, installed, needsOf } from './systems/contestant.ts'
+import { bullmq, floor, graphileWorker, pgBoss, triphase } from './systems/peers.ts'
+import { APPLICATION_TABLE } from './systems/system.ts'
 
 const options = optionsOf()
 
@@ -11,47 +11,61 @@ interface Way {
   title: string
   atOnce: number
   batch: number
+  /** Jobs of the quick ones and of the slow ones. */
   jobs: number
+  fewerJobs: number
+  withRow?: boolean
 }
 
-const few = options.quick ? 10 : 1
-const ONE: Way = { title: 'one at a time', atOnce: 1, batch: 1, jobs: 10_000 / few }
-const SIXTEEN: Way = { title: '16 at once', atOnce: 16, batch: 1, jobs: 20_000 / few }
-const THOUSAND: Way = { title: 'by 1,000', atOnce: 1, batch: 1_000, jobs: 100_000 / few }
+const ONE: Way = { title: 'one at a time', atOnce: 1, batch: 1, jobs: 10_000, fewerJobs: 2_000 }
+const SIXTEEN: Way = { title: '16 at once', atOnce: 16, batch: 1, jobs: 20_000, fewerJobs: 4_000 }
+const THOUSAND: Way = { title: 'by 1,000', atOnce: 1, batch: 1_000, jobs: 100_000, fewerJobs: 60_000 }
+const WITH_ROW: Way = {
+  title: 'with a row of the application',
+  atOnce: 1,
+  batch: 1,
+  jobs: 6_000,
+  fewerJobs: 2_000,
+  withRow: true,
+}
 
-function triphase({ title, ...way }: Way): Variant {
+const TRIPHASE = triphase('', {})
+const FLOOR = floor('', {})
+const UNNAMED_FLOOR = floor('unnamed', { unnamed: true })
+const UNNEST_FLOOR = floor('unnest', { many: 'unnest' })
+const COPY_FLOOR = floor('copy', { many: 'copy' })
+const GRAPHILE_WORKER = graphileWorker('', {})
+const PG_BOSS = pgBoss('default', {})
+const PG_BOSS_NOTIFYING = pgBoss('notify', { notify: true })
+const BULLMQ = bullmq('', {})
+
+const nameOf = ({ title }: Way, { name }: Contestant): string => `${title}: ${name}`
+
+function enqueue(way: Way, contestant: Contestant): Variant {
+  const isQuick = ['triphase', 'floor', 'bullmq'].includes(contestant.system)
+  const jobs = (isQuick ? way.jobs : way.fewerJobs) / (options.quick ? 20 : 1)
   return {
-    name: `triphase, ${title}`,
+    ...needsOf(contestant),
+    name: nameOf(way, contestant),
     async measure(stage) {
-      await migrated(stage)
-      await listening(stage)
-      const program = new URL('./enqueue/triphase.ts', import.meta.url)
-      const measured = await measureJobs(stage, program, way)
-      return { ...measured, faults: await faultsOf(stage, 'triphase.job', way.jobs) }
+      const order = await installed(stage, contestant)
+      if (contestant.system === 'triphase') await listening(stage)
+      if (way.withRow) await stage.query(APPLICATION_TABLE)
+      const { atOnce, batch, withRow = false } = way
+      const measured = await measureJobs(stage, new URL('./programs/enqueue.ts', import.meta.url), {
+        ...order,
+        jobs,
+        atOnce,
+        batch,
+        withRow,
+      })
+      const faults = [
+        ...(await countFaults(order, { live: jobs, done: 0 })),
+        ...(withRow ? await rowFaults(stage, jobs) : []),
+      ]
+      return { ...measured, faults: [...measured.faults, ...faults] }
     },
   }
-}
-
-function floor({ title, ...way }: Way, statement: 'values' | 'unnamed' | 'unnest' | 'copy'): Variant {
-  return {
-    name: floorName(title, statement),
-    async measure(stage) {
-      await stage.query(FLOOR_TABLES)
-      const program = new URL('./enqueue/floor.ts', import.meta.url)
-      const measured = await measureJobs(stage, program, { ...way, way: statement })
-      return { ...measured, faults: await faultsOf(stage, 'job', way.jobs) }
-    },
-  }
-}
-
-function floorName(title: string, statement: string): string {
-  return `floor, ${title}, ${statement}`
-}
-
-async function migrated(stage: Stage): Promise<void> {
-  const engine = createEngine({ url: stage.url })
-  await engine.migrate()
-  await engine.stop()
 }
 
 /** A hint costs more when somebody hears it. */
@@ -60,31 +74,34 @@ async function listening(stage: Stage): Promise<void> {
   await client.query('LISTEN triphase_triphase')
 }
 
-async function faultsOf(stage: Stage, table: 'job' | 'triphase.job', jobs: number): Promise<string[]> {
-  const [found] = await stage.query<{ rows: number; jobs: number }>(
-    `SELECT count(*) FILTER (WHERE state = 'available')::int AS rows,
-            count(DISTINCT (input ->> 'n')::int)::int AS jobs
-     FROM ${table}`,
-  )
-  return [...differs('available jobs', found?.rows, jobs), ...differs('different jobs', found?.jobs, jobs)]
+async function rowFaults(stage: Stage, jobs: number): Promise<string[]> {
+  const [found] = await stage.query<{ rows: number }>('SELECT count(*)::int AS rows FROM purchase')
+  return differs('rows of the application', found?.rows, jobs)
 }
 
-const ratio = (of: string, to: string) => ({ of: `triphase, ${of}`, to, figure: 'jobsPerSecond' })
+const goal = (way: Way, to: Contestant | readonly Contestant[], atLeast?: number) => ({
+  of: nameOf(way, TRIPHASE),
+  to: [to].flat().map((contestant) => nameOf(way, contestant)),
+  figure: 'jobsPerSecond',
+  ...(atLeast === undefined ? {} : { atLeast }),
+})
+
+const PEERS = [GRAPHILE_WORKER, PG_BOSS, PG_BOSS_NOTIFYING]
 
 await runBenchmark(
   {
     name: 'enqueue',
-    about: 'jobs written by one process, hints on and heard by another connection; and bare SQL',
+    about:
+      'jobs written by one process with default settings; hints of triphase are heard by another connection',
     variants: [
-      triphase(ONE),
-      floor(ONE, 'values'),
-      floor(ONE, 'unnamed'),
-      triphase(SIXTEEN),
-      floor(SIXTEEN, 'values'),
-      floor(SIXTEEN, 'unnamed'),
-      triphase(THOUSAND),
-      floor(THOUSAND, 'unnest'),
-      floor(THOUSAND, 'copy'),
+      // What comes at once goes the same way as what comes one at a time: a quick run does without.
+      ...(options.quick ? [ONE] : [ONE, SIXTEEN]).flatMap((way) =>
+        [TRIPHASE, FLOOR, UNNAMED_FLOOR, ...PEERS, BULLMQ].map((contestant) => enqueue(way, contestant)),
+      ),
+      ...[TRIPHASE, UNNEST_FLOOR, COPY_FLOOR, GRAPHILE_WORKER, PG_BOSS, BULLMQ].map((contestant) =>
+        enqueue(THOUSAND, contestant),
+      ),
+      ...[TRIPHASE, FLOOR, GRAPHILE_WORKER, PG_BOSS].map((contestant) => enqueue(WITH_ROW, contestant)),
     ],
     columns: [
       { figure: 'jobsPerSecond', title: 'jobs/s', places: 0, spread: true },
@@ -95,13 +112,16 @@ await runBenchmark(
       { figure: 'connections', title: 'most\nconnections', places: 0 },
       { figure: 'othersCores', title: 'cores that\nothers used', places: 2 },
     ],
-    ratios: [
-      ratio(ONE.title, floorName(ONE.title, 'values')),
-      ratio(ONE.title, floorName(ONE.title, 'unnamed')),
-      ratio(SIXTEEN.title, floorName(SIXTEEN.title, 'values')),
-      ratio(SIXTEEN.title, floorName(SIXTEEN.title, 'unnamed')),
-      ratio(THOUSAND.title, floorName(THOUSAND.title, 'unnest')),
-      ratio(THOUSAND.title, floorName(THOUSAND.title, 'copy')),
+    comparisons: [
+      goal(THOUSAND, [UNNEST_FLOOR, COPY_FLOOR], 0.65),
+      goal(THOUSAND, [GRAPHILE_WORKER, PG_BOSS], 1.5),
+      ...[ONE, SIXTEEN].flatMap((way) => [
+        goal(way, FLOOR, 0.6),
+        goal(way, UNNAMED_FLOOR),
+        goal(way, [GRAPHILE_WORKER, PG_BOSS_NOTIFYING], 4),
+      ]),
+      goal(WITH_ROW, FLOOR),
+      goal(WITH_ROW, [GRAPHILE_WORKER, PG_BOSS]),
     ],
   },
   options,

@@ -1,5 +1,5 @@
-// What the floors work on: as little as a queue needs that hands out jobs in order, survives a crash and keeps what
-// Triphase keeps of a job without failures. One index for the claim, one for the id, one for the history. Floors name
+// What the floors work on: as little as a queue needs that hands out jobs in order, survives a crash and keeps the same
+// history as Triphase, column for column. One index for the claim, one for the id, one for the history. Floors name
 // their statements, so that they are planned once a connection: the least that it can cost, though not behind a pooler.
 export const FLOOR_TABLES = `
 CREATE TABLE job (
@@ -29,12 +29,26 @@ CREATE TABLE job_history (
   claim_no integer NOT NULL,
   attempt integer NOT NULL,
   max_attempts integer NOT NULL,
+  timeout_ms integer,
   priority smallint NOT NULL,
+  crash_count smallint NOT NULL DEFAULT 0,
+  max_crashes smallint NOT NULL DEFAULT 3,
   queue text NOT NULL,
   task text NOT NULL,
   state text NOT NULL,
   input json NOT NULL,
-  result json
+  result json,
+  error json,
+  tags text[],
+  unique_key text,
+  traceparent text,
+  task_version integer,
+  weight integer,
+  parent_id bigint,
+  group_id bigint,
+  concurrency_key text,
+  tenant text,
+  codec text
 );
 CREATE INDEX job_history_id ON job_history (id)`
 

@@ -1,5 +1,6 @@
 import pg from 'pg'
 import { FINISH_STAGED, STORE_ANSWER } from '../floor/tables.ts'
+import { inTransaction } from '../support/database.ts'
 import { RunCount, runSubject, timed } from '../support/subject.ts'
 import { COMPLETE, PREPARE } from './analysis.ts'
 import { type SlowCallsOrder, slowCall } from './call.ts'
@@ -44,14 +45,3 @@ await runSubject<SlowCallsOrder>(async (order, parent) => {
     return { faults: runs.faults() }
   })
 })
-
-async function inTransaction(
-  pool: pg.Pool,
-  work: (client: pg.PoolClient) => Promise<unknown>,
-): Promise<void> {
-  const client = await pool.connect()
-  await client.query('BEGIN')
-  await work(client)
-  await client.query('COMMIT')
-  client.release()
-}

@@ -1,7 +1,8 @@
 import { availableParallelism, loadavg } from 'node:os'
 import { parseArgs } from 'node:util'
+import { findProgram, type Program } from './installed.ts'
 import { calm } from './process-times.ts'
-import { printReport, reportOf, writeReport } from './report.ts'
+import { printReport, type Report, reportOf, writeReport } from './report.ts'
 import { Server } from './server.ts'
 import { Stage } from './stage.ts'
 import type { Figures } from './subject.ts'
@@ -19,6 +20,10 @@ export interface Measured {
 export interface Variant {
   name: string
   measure: (stage: Stage, turn: Turn) => Promise<Measured>
+  /** Skipped, and said so, where this is not installed. */
+  needs?: Program
+  /** Takes so long that it is measured only when `--only` names it. */
+  long?: boolean
 }
 
 /** Which of the rounds it is, from 0. */
@@ -36,22 +41,32 @@ export interface Column {
   spread?: boolean
 }
 
-/** A variant's figure divided by another's of the same round: what slows the machine down slows down both. */
-export interface Ratio {
+/**
+ * A variant's figure beside another's of the same round: what slows the machine down slows down both. With a bound it
+ * is a goal, which is reported as reached or missed and never fails a run.
+ */
+export interface Comparison {
   of: string
-  to: string
   figure: string
+  /** Of several, the largest. Without it, the figure itself is meant. */
+  to?: string | readonly string[]
+  atLeast?: number
+  atMost?: number
 }
 
 export interface Benchmark {
   name: string
   /** What is measured, in a line. */
   about: string
-  variants: Variant[]
-  columns: Column[]
-  ratios: Ratio[]
+  variants: readonly Variant[]
+  columns: readonly Column[]
+  comparisons: readonly Comparison[]
   /** Adds figures that come from several variants of a round. */
   derive?: (round: Round) => void
+  /** Settings of Postgres besides those of all benchmarks. */
+  settings?: Record<string, string>
+  /** Measures all variants of a round at the same time: for what leaves the machine idle. */
+  together?: boolean
 }
 
 export interface Options {
@@ -87,18 +102,20 @@ export type Round = Map<string, Measured>
  */
 export async function runBenchmark(benchmark: Benchmark, options: Options): Promise<void> {
   const load = loadavg()[0] as number
-  if (load > availableParallelism() / 2 && !options.calm) {
+  if (load > availableParallelism() / 2 && !options.calm && !options.quick) {
     console.error(`Something else is running here (load ${load.toFixed(1)}): trust only the ratios.`)
   }
-  const variants = benchmark.variants.filter(({ name }) => name.includes(options.only))
-  const server = await Server.start()
+  const { chosen, skipped } = choose(benchmark.variants, options.only)
+  for (const { variant, reason } of skipped) console.error(`Skipped: ${variant}, because ${reason}.`)
+  const server = await Server.start(benchmark.settings)
   const stopAndExit = () => void server.stop().finally(() => process.exit(130))
   process.once('SIGINT', stopAndExit).once('SIGTERM', stopAndExit)
   try {
-    const rounds = await measureRounds(server, { ...benchmark, variants }, options)
-    const report = reportOf({ ...benchmark, variants }, options, rounds, { load, postgres: server.version })
-    printReport(benchmark, report)
-    writeReport(report)
+    const measured = { ...benchmark, variants: chosen }
+    const rounds = await measureRounds(server, measured, options)
+    const report = reportOf(measured, options, rounds, { load, postgres: server.version, skipped })
+    printReport(report)
+    await writeReport(report)
     if (report.faults.length > 0) process.exitCode = 1
   } finally {
     process.off('SIGINT', stopAndExit).off('SIGTERM', stopAndExit)
@@ -106,19 +123,37 @@ export async function runBenchmark(benchmark: Benchmark, options: Options): Prom
   }
 }
 
+function choose(
+  variants: readonly Variant[],
+  only: string,
+): { chosen: Variant[]; skipped: Report['skipped'] } {
+  const wanted = variants.filter(({ name, long }) => name.includes(only) && !(long && only === ''))
+  const isMissing = ({ needs }: Variant) => needs !== undefined && findProgram(needs) === undefined
+  return {
+    chosen: wanted.filter((variant) => !isMissing(variant)),
+    skipped: wanted
+      .filter(isMissing)
+      .map(({ name, needs }) => ({ variant: name, reason: `${needs} is not installed` })),
+  }
+}
+
 async function measureRounds(
   server: Server,
-  { variants, derive }: Benchmark,
-  { repeats, calm: waitForCalm }: Options,
+  { variants, derive, together }: Benchmark,
+  { repeats, quick, calm: waitForCalm }: Options,
 ): Promise<Round[]> {
   const rounds: Round[] = []
   for (let number = 0; number < repeats; number++) {
     const round: Round = new Map()
-    for (const variant of rotated(variants, number)) {
+    const measure = async (variant: Variant) => {
       progress(`${number + 1} of ${repeats}: ${variant.name}`)
-      const measure = () => measureOnce(server, variant, { round: number, rounds: repeats })
-      round.set(variant.name, await (waitForCalm ? undisturbed(measure) : measure()))
+      const turn = { round: number, rounds: repeats }
+      const limitMinutes = quick ? LIMIT_MINUTES.quick : LIMIT_MINUTES.whole
+      const once = () => measureOnce(server, variant, turn, limitMinutes)
+      round.set(variant.name, await (waitForCalm ? undisturbed(once) : once()))
     }
+    if (together) await Promise.all(variants.map(measure))
+    else for (const variant of rotated(variants, number)) await measure(variant)
     progress('')
     derive?.(round)
     rounds.push(round)
@@ -126,11 +161,23 @@ async function measureRounds(
   return rounds
 }
 
-async function measureOnce(server: Server, variant: Variant, turn: Turn): Promise<Measured> {
+/** Nothing takes half as long: a job that is lost must not be waited for in vain. */
+const LIMIT_MINUTES = { quick: 2, whole: 30 }
+
+async function measureOnce(
+  server: Server,
+  variant: Variant,
+  turn: Turn,
+  limitMinutes: number,
+): Promise<Measured> {
   const stage = await Stage.open(server)
+  const limit = Promise.withResolvers<never>()
+  const tooLong = () => limit.reject(new Error(`${variant.name}: no end after ${limitMinutes} minutes`))
+  const timer = setTimeout(tooLong, limitMinutes * 60_000)
   try {
-    return await variant.measure(stage, turn)
+    return await Promise.race([variant.measure(stage, turn), limit.promise])
   } finally {
+    clearTimeout(timer)
     await stage.close()
   }
 }

@@ -9,9 +9,13 @@ export class Child extends Conversation {
   readonly ended: Promise<void>
   #killed = false
 
-  /** @param program URL of the module that the process runs. */
-  constructor(program: URL, order: unknown) {
-    const child = fork(program, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+  /**
+   * @param program URL of the module that the process runs.
+   * @param flags of Node, besides those of this process.
+   */
+  constructor(program: URL, order: unknown, flags: readonly string[] = []) {
+    const execArgv = [...process.execArgv, ...flags]
+    const child = fork(program, { execArgv, stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
     super(child as unknown as Channel)
     this.#process = child
     this.ended = once(child, 'exit').then(([code, signal]) => this.#ending(program, code, signal))

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type pg from 'pg'
+import { OWN_CONNECTIONS } from './database.ts'
 
 /** Most connections that were open at a time. */
 export interface ConnectionPeaks {
@@ -8,9 +9,6 @@ export interface ConnectionPeaks {
   busy: number
   byApplication: Record<string, number>
 }
-
-/** The name of the connections with which a benchmark itself looks at a database that is measured. */
-export const OWN_CONNECTIONS = 'bench-look'
 
 const PAUSE_MS = 15
 
@@ -28,16 +26,18 @@ interface Look {
 
 /** Looks at a database's connections every few milliseconds, from a connection to another one. */
 export class ConnectionWatch {
-  readonly #client: pg.Client
+  readonly #client: pg.Pool
   readonly #database: string
   readonly #peaks: ConnectionPeaks = { all: 0, busy: 0, byApplication: {} }
   readonly #watching: Promise<void>
   #ended = false
 
-  constructor(client: pg.Client, database: string) {
+  constructor(client: pg.Pool, database: string) {
     this.#client = client
     this.#database = database
     this.#watching = this.#watch()
+    // Heard by whoever ends the watch; nobody does when what it watches has failed.
+    this.#watching.catch(() => {})
   }
 
   async end(): Promise<ConnectionPeaks> {

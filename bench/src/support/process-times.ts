@@ -25,6 +25,21 @@ export function serverCpuSeconds(except: number): number {
   return ticks / TICKS_PER_SECOND
 }
 
+/** CPU seconds of a process of this machine so far; NaN where the system does not tell. */
+export function processCpuSeconds(pid: number): number {
+  const times = timesOf(String(pid))
+  return times ? times.own / TICKS_PER_SECOND : Number.NaN
+}
+
+/** The same to the nanosecond, where Linux was built to count so. */
+export function preciseCpuSeconds(pid: number): number {
+  try {
+    return Number(readFileSync(`/proc/${pid}/schedstat`, 'utf8').split(' ')[0]) / 1e9
+  } catch {
+    return processCpuSeconds(pid)
+  }
+}
+
 interface Times {
   parent: number
   own: number

@@ -14,37 +14,50 @@ export const SETTINGS: Readonly<Record<string, string>> = {
   checkpoint_timeout: '1h',
 }
 
+interface Found {
+  version: string
+  pid: number
+}
+
 /** The Postgres of one run of a benchmark: in a folder of its own, gone with it afterwards. */
 export class Server {
-  /** A connection to a database that nobody measures. */
-  readonly control: pg.Client
+  /** One connection to a database that nobody measures. */
+  readonly control: pg.Pool
   readonly version: string
   readonly #postgres: EmbeddedPostgres
   readonly #folder: string
+  readonly #controlPid: number
   #databases = 0
 
-  private constructor(postgres: EmbeddedPostgres, folder: string, control: pg.Client, version: string) {
+  private constructor(postgres: EmbeddedPostgres, folder: string, control: pg.Pool, found: Found) {
     this.#postgres = postgres
     this.#folder = folder
+    this.#controlPid = found.pid
     this.control = control
-    this.version = version
+    this.version = found.version
   }
 
   static async start(settings: Record<string, string> = {}): Promise<Server> {
     const folder = await mkdtemp(join(tmpdir(), 'triphase-bench-'))
     const directory = join(folder, 'postgres')
     const postgres = await startEmbeddedPostgres({ directory, settings: { ...SETTINGS, ...settings } })
-    const control = new pg.Client({ connectionString: postgres.url, application_name: 'bench-control' })
-    await control.connect()
-    const { rows } = await control.query<{ version: string }>(
-      `SELECT current_setting('server_version') AS version`,
+    const control = new pg.Pool({
+      connectionString: postgres.url,
+      application_name: 'bench-control',
+      max: 1,
+      idleTimeoutMillis: 0,
+    })
+    // The server may end it before its own goodbye is through; whoever still needs it learns that from the next query.
+    control.on('error', () => {})
+    const { rows } = await control.query<Found>(
+      `SELECT current_setting('server_version') AS version, pg_backend_pid() AS pid`,
     )
-    return new Server(postgres, folder, control, rows[0]?.version ?? 'unknown')
+    return new Server(postgres, folder, control, rows[0] as Found)
   }
 
   /** CPU seconds of the server so far, without those of the control connection; NaN where the system does not tell. */
   cpuSeconds(): number {
-    return serverCpuSeconds((this.control as unknown as { processID: number }).processID)
+    return serverCpuSeconds(this.#controlPid)
   }
 
   /** A new, empty database; its name is the last part of the URL. */

@@ -1,8 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import pg from 'pg'
+import type pg from 'pg'
 import { Child } from './child.ts'
-import { OWN_CONNECTIONS } from './connections.ts'
+import { connected, OWN_CONNECTIONS } from './database.ts'
 import { databaseOf, type Server } from './server.ts'
+import { SideServer } from './side-server.ts'
 
 const CONNECTED = `
 SELECT pid FROM pg_stat_activity
@@ -13,6 +14,9 @@ export class Stage {
   readonly url: string
   readonly database: string
   readonly server: Server
+  /** What is measured in place of Postgres. */
+  redis: SideServer | undefined
+  readonly #sideServers: SideServer[] = []
   readonly #children: Child[] = []
   readonly #clients: pg.Client[] = []
 
@@ -27,24 +31,35 @@ export class Stage {
   }
 
   /** Starts a program as a process of its own. */
-  start(program: URL, order: unknown): Child {
-    const child = new Child(program, order)
+  start(program: URL, order: unknown, flags: readonly string[] = []): Child {
+    const child = new Child(program, order, flags)
     this.#children.push(child)
     return child
   }
 
+  async startRedis(): Promise<SideServer> {
+    this.redis = await SideServer.redis()
+    this.#sideServers.push(this.redis)
+    return this.redis
+  }
+
+  /** Starts a PgBouncer before the stage's database; its URL leads through it. */
+  async startPgBouncer(): Promise<SideServer> {
+    const pooler = await SideServer.pgBouncer(this.url)
+    this.#sideServers.push(pooler)
+    return pooler
+  }
+
   /** A connection of the benchmark's own to the database, closed with the stage or before. */
   async connect(): Promise<pg.Client> {
-    const client = new pg.Client({ connectionString: this.url, application_name: OWN_CONNECTIONS })
-    client.on('error', () => {})
-    await client.connect()
+    const client = await connected(this.url)
     this.#clients.push(client)
     return client
   }
 
   /** One statement on a connection of its own. */
   async query<Row extends pg.QueryResultRow>(text: string, values: readonly unknown[] = []): Promise<Row[]> {
-    const client = await this.connect()
+    const client = await connected(this.url)
     try {
       return (await client.query<Row>(text, values as unknown[])).rows
     } finally {
@@ -61,6 +76,7 @@ export class Stage {
   async close(): Promise<void> {
     await Promise.all(this.#children.map((child) => child.kill().catch(() => {})))
     await Promise.all(this.#clients.map((client) => client.end().catch(() => {})))
+    await Promise.all(this.#sideServers.map((server) => server.stop()))
     await this.server.dropDatabase(this.url)
   }
 }

@@ -1,7 +1,7 @@
 import type { Measured } from './benchmark.ts'
+import type { Child } from './child.ts'
 import { type ConnectionPeaks, ConnectionWatch } from './connections.ts'
 import { machineCpuSeconds } from './process-times.ts'
-import type { Server } from './server.ts'
 import type { Stage } from './stage.ts'
 import type { Done, Figures } from './subject.ts'
 
@@ -27,37 +27,66 @@ interface Readings {
   peaks: ConnectionPeaks
 }
 
+interface Way {
+  /** How many processes run the program. */
+  processes?: number
+  /** What happens while they do. */
+  meanwhile?: (processes: readonly Child[]) => Promise<void>
+}
+
 /** Runs a program that works on so many jobs and measures what they cost: time, CPU, WAL, commits, connections. */
-export async function measureJobs(
+export async function measureJobs<Order extends { readonly jobs: number }>(
   stage: Stage,
   program: URL,
-  order: Readonly<Record<string, unknown>> & { jobs: number },
+  order: Order,
+  way: Way = {},
 ): Promise<Measured> {
-  const readings = await readingsOf(stage, program, order)
+  const readings = await readingsOf(stage, program, order, way)
+  const figures = figuresOf(readings, order.jobs)
+  if (stage.redis) for (const name of OF_POSTGRES) delete figures[name]
   return {
-    figures: { ...figuresOf(readings, order.jobs), ...readings.done.figures },
+    figures: { ...figures, ...readings.done.figures },
     faults: readings.done.faults,
     notes: { connections: readings.peaks.byApplication },
   }
 }
 
-async function readingsOf(stage: Stage, program: URL, order: object): Promise<Readings> {
-  const { server, database } = stage
+const OF_POSTGRES = ['walBytes', 'commits', 'busyConnectionSeconds', 'connections', 'busyConnections']
+
+async function readingsOf(
+  stage: Stage,
+  program: URL,
+  order: object,
+  { processes = 1, meanwhile }: Way,
+): Promise<Readings> {
   await stage.deserted()
-  const child = stage.start(program, { ...order, url: stage.url })
-  await child.heard('ready')
-  const activityBefore = await activityOf(server, database)
-  const watch = new ConnectionWatch(server.control, database)
-  const before = await metersOf(server)
-  child.tell('go')
-  const done = await child.heard<Done>('done')
-  const after = await metersOf(server)
+  // Whatever a process does before it is ready to begin is not measured, nor are its connections from then.
+  const activityBefore = await activityOf(stage)
+  const children = Array.from({ length: processes }, () => stage.start(program, { url: stage.url, ...order }))
+  for (const child of children) await child.heard('ready')
+  const watch = new ConnectionWatch(stage.server.control, stage.database)
+  const before = await metersOf(stage)
+  for (const child of children) child.tell('go')
+  const [all] = await Promise.all([
+    Promise.all(children.map((child) => child.heard<Done>('done'))),
+    meanwhile?.(children),
+  ])
+  const after = await metersOf(stage)
   const peaks = await watch.end()
-  child.tell('noted')
-  await child.ended
+  for (const child of children) child.tell('noted')
+  for (const child of children) await child.ended
   await stage.deserted()
-  const activity = { before: activityBefore, after: await activityOf(server, database) }
-  return { done, meters: { before, after }, activity, peaks }
+  const activity = { before: activityBefore, after: await activityOf(stage) }
+  return { done: together(all), meters: { before, after }, activity, peaks }
+}
+
+function together(all: readonly Done[]): Done {
+  return {
+    seconds: Math.max(...all.map(({ seconds }) => seconds)),
+    cpuSeconds: all.reduce((sum, { cpuSeconds }) => sum + cpuSeconds, 0),
+    figures: all[0]?.figures ?? {},
+    faults: all.flatMap(({ faults }) => faults),
+  }
 }
 
 function figuresOf({ done, meters, activity, peaks }: Readings, jobs: number): Figures {
@@ -77,21 +106,21 @@ function figuresOf({ done, meters, activity, peaks }: Readings, jobs: number): F
   }
 }
 
-async function metersOf(server: Server): Promise<Meters> {
+async function metersOf({ server, redis }: Stage): Promise<Meters> {
   const { rows } = await server.control.query<{ bytes: string }>(
     `SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn AS bytes`,
   )
   const { user, system } = process.cpuUsage()
   return {
     walBytes: Number(rows[0]?.bytes),
-    databaseCpu: server.cpuSeconds(),
+    databaseCpu: redis ? redis.cpuSeconds() : server.cpuSeconds(),
     machineCpu: machineCpuSeconds(),
     ownCpu: (user + system) / 1e6,
   }
 }
 
 /** Commits, and the time that connections were busy: running a statement or in a transaction. */
-async function activityOf(server: Server, database: string): Promise<Activity> {
+async function activityOf({ server, database }: Stage): Promise<Activity> {
   const { rows } = await server.control.query<{ commits: number; busy: number }>(
     `SELECT xact_commit::float8 AS commits, (active_time + idle_in_transaction_time) / 1000 AS busy
      FROM pg_stat_database WHERE datname = $1`,

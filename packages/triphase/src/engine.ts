@@ -142,7 +142,7 @@ export class Engine<Tx> {
    *
    * @param options.allow hosts that may be called meanwhile, or true for anything (see docs/guard.md).
    * @param options.maxHold instead of the engine's.
-   * @throws {TriphaseError} `CALL_IN_TRANSACTION`, `SECOND_CHECKOUT`, `HELD_TOO_LONG` where the guard refuses: then it
+   * @throws {TriphaseError} `CALL_IN_TRANSACTION`, `SECOND_CHECKOUT` where the guard refuses: then it
    * was rolled back.
    * @example
    * await engine.transaction(async (tx) => {

@@ -8,20 +8,22 @@ export type Offence =
   | { kind: 'checkout'; place: Place }
   | { kind: 'hold'; limitMs: number }
 
+/** What keeps a transaction from being committed. */
+export type Refusable = Exclude<Offence, { kind: 'hold' }>
+
 /** What happened, in a few words: the same for every time that it happens. */
 export function offenceName(offence: Offence): string {
   if (offence.kind === 'call') return offence.call.name()
   return offence.kind === 'checkout' ? 'a second connection' : `open for more than ${offence.limitMs} ms`
 }
 
-const CODES: Record<Offence['kind'], ErrorCode> = {
+const CODES: Record<Refusable['kind'], ErrorCode> = {
   call: 'CALL_IN_TRANSACTION',
   checkout: 'SECOND_CHECKOUT',
-  hold: 'HELD_TOO_LONG',
 }
 
 /** The error with which a transaction ends that is not committed. */
-export function refusal(offence: Offence, opened: string): TriphaseError {
+export function refusal(offence: Refusable, opened: string): TriphaseError {
   const message = `${whatHappened(offence, opened)} It was rolled back, as the guard's mode is 'error'. ${remedy(offence)}`
   return new TriphaseError(CODES[offence.kind], message)
 }

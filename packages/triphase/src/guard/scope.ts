@@ -3,7 +3,7 @@ import type { Allowed, GuardOptions } from '../config.ts'
 import { milliseconds } from '../duration.ts'
 import type { TriphaseError } from '../errors.ts'
 import { allows } from './allowed.ts'
-import { type Offence, refusal } from './offence.ts'
+import { type Offence, type Refusable, refusal } from './offence.ts'
 import { Place } from './place.ts'
 import type { GuardPolicy } from './policy.ts'
 import { type Call, tap } from './taps.ts'
@@ -109,11 +109,14 @@ export class TransactionScope {
     if (list.length < MOST_OFFENCES) list.push(offence)
   }
 
-  /** Why the transaction must not commit; undefined when it may. To be asked when its work is done. */
+  /**
+   * Why the transaction must not commit; undefined when it may. To be asked when its work is done. Time alone is no
+   * reason: it may be the database's doing, and a rollback would only have the work done twice.
+   */
   refusal(): TriphaseError | undefined {
     this.#checkHold()
     if (this.policy.mode !== 'error') return undefined
-    const [first] = this.#standing()
+    const first = this.#standing().find(isRefusable)
     this.refused = first !== undefined
     return first && refusal(first, this.openedAt)
   }
@@ -161,6 +164,10 @@ export class TransactionScope {
     if (this.#offences.length + this.#sockets.length === 0) return
     for (const offence of this.#standing()) this.policy.report(offence, this)
   }
+}
+
+function isRefusable(offence: Offence): offence is Refusable {
+  return !isHold(offence)
 }
 
 function isHold(offence: Offence): boolean {

@@ -13,7 +13,10 @@ export class RunningClaim {
   /** The handler has ended and its outcome is being written: news that the claim is gone says nothing then. */
   settled = false
   lost = false
-  readonly #controller = new AbortController()
+  // Made when somebody asks for the signal: a controller and its listener are a third of what a quick job allocates.
+  #controller: AbortController | undefined
+  #reason: TriphaseError | undefined
+  #onAbort: (() => void) | undefined
   readonly #stores = new Set<Promise<unknown>>()
 
   constructor(job: ClaimedJob) {
@@ -21,11 +24,29 @@ export class RunningClaim {
   }
 
   get signal(): AbortSignal {
+    if (!this.#controller) {
+      this.#controller = new AbortController()
+      if (this.#reason) this.#controller.abort(this.#reason)
+    }
     return this.#controller.signal
   }
 
+  /** Why the signal has fired; undefined when it has not. */
+  get abortReason(): TriphaseError | undefined {
+    return this.#reason
+  }
+
+  /** Calls `listener` once the signal has fired, or at once if it has. One listener at a time. */
+  onAbort(listener: () => void): void {
+    this.#onAbort = listener
+    if (this.#reason) listener()
+  }
+
   abort(reason: TriphaseError): void {
-    if (!this.signal.aborted) this.#controller.abort(reason)
+    if (this.#reason) return
+    this.#reason = reason
+    this.#controller?.abort(reason)
+    this.#onAbort?.()
   }
 
   /** Whether an answer that was paid for is being stored. */

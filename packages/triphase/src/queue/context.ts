@@ -33,13 +33,18 @@ export class ExecutionContexts {
 
   of(claim: RunningClaim, input: unknown, stopTimer: () => void): Context {
     const { id, attempt, maxAttempts, tags, insertedAt } = claim.job
+    const { schema } = this.#parts.database
     return {
       claim: claim.job,
       job: { id, attempt, maxAttempts, tags, insertedAt },
       input,
-      signal: claim.signal,
+      get signal() {
+        return claim.signal
+      },
       // With the time of enqueueing: ids begin anew in another database, and with them would the keys.
-      idempotencyKey: `${this.#parts.database.schema}-${id}-${insertedAt.getTime().toString(36)}`,
+      get idempotencyKey() {
+        return `${schema}-${id}-${insertedAt.getTime().toString(36)}`
+      },
       enterPhase: (name) => {
         claim.ledger.enterPhase(name)
         this.#parts.telemetry.emit('job:phase', { ...claim.event(), phase: name })

@@ -59,10 +59,10 @@ export class Executor {
     }
     const task = this.#parts.tasks.get(job.task)
     if (!task) return this.#unknownTask(claim)
-    if (claim.signal.aborted) {
+    if (claim.abortReason) {
       // Cancelled or lost while it waited for a slot.
       claim.settled = true
-      return this.#acknowledge(claim, task, { thrown: claim.signal.reason })
+      return this.#acknowledge(claim, task, { thrown: claim.abortReason })
     }
 
     const timer = this.#startTimer(claim, task)
@@ -71,12 +71,12 @@ export class Executor {
       const input = checked instanceof Promise ? await checked : checked
       return task.execute(contexts.of(claim, input, () => clearTimeout(timer)) as ExecutionContext<never>)
     })
-    const settled = await Promise.race([handler, this.#leak(claim)])
+    const settled = await this.#unlessLeaked(claim, handler)
     clearTimeout(timer)
     claim.ledger.enterPhase(undefined)
     if (claim.ledger.checkouts > 0) this.#parts.holds.count(job.task, job.queue, claim.ledger.read())
     claim.settled = true
-    void this.#acknowledge(claim, task, settled ?? { thrown: claim.signal.reason })
+    void this.#acknowledge(claim, task, settled ?? { thrown: claim.abortReason })
     if (!settled) {
       telemetry.emit('job:leaked', { ...claim.event(), reason: (claim.signal.reason as Error).message })
       await handler
@@ -104,11 +104,12 @@ export class Executor {
   }
 
   /**
-   * Resolves with undefined when the handler has ignored its signal for too long. As long as it is storing an answer it
-   * ignores nothing: given up then, the job would make a call again whose answer is at hand.
+   * What the handler settles to, or undefined when it has ignored its signal for too long. As long as it is storing an
+   * answer it ignores nothing: given up then, the job would make a call again whose answer is at hand.
    */
-  #leak(claim: RunningClaim): Promise<undefined> {
+  #unlessLeaked(claim: RunningClaim, handler: Promise<Settled>): Promise<Settled | undefined> {
     return new Promise((resolve) => {
+      void handler.then(resolve)
       const wait = async () => {
         do {
           await claim.stored()
@@ -116,8 +117,7 @@ export class Executor {
         } while (claim.storing)
         resolve(undefined)
       }
-      if (claim.signal.aborted) void wait()
-      else claim.signal.addEventListener('abort', () => void wait(), { once: true })
+      claim.onAbort(() => void wait())
     })
   }
 
@@ -162,8 +162,8 @@ export class Executor {
         return
       }
       case 'snooze': {
-        if (codeOf(claim.signal.reason) === 'CANCELLED')
-          return this.#cancelled(claim, task, (claim.signal.reason as Error).message)
+        if (codeOf(claim.abortReason) === 'CANCELLED')
+          return this.#cancelled(claim, task, (claim.abortReason as Error).message)
         const state = delayMs > 0 ? 'scheduled' : 'available'
         return this.#write(claim, claim.ack(state, { delayMs, countsAsAttempt: false }), 'job:snoozed', {
           delayMs,
@@ -178,15 +178,15 @@ export class Executor {
 
   async #failed(claim: RunningClaim, task: AnyTask, thrown: unknown): Promise<void> {
     const { job } = claim
-    const aborted = codeOf(claim.signal.reason)
+    const aborted = codeOf(claim.abortReason)
     if (claim.lost || codeOf(thrown) === 'CLAIM_LOST') return this.#lost(claim)
-    if (aborted === 'CANCELLED') return this.#cancelled(claim, task, (claim.signal.reason as Error).message)
+    if (aborted === 'CANCELLED') return this.#cancelled(claim, task, (claim.abortReason as Error).message)
     if (aborted === 'STOPPING') {
       return this.#write(claim, claim.ack('available', { countsAsAttempt: false }), 'job:handed-back', {})
     }
     // An answer that came too late for the signal may still have been of no use.
     const late = aborted === 'TIMEOUT' && !(thrown instanceof RejectedAnswer)
-    const error = late ? claim.signal.reason : thrown
+    const error = late ? claim.abortReason : thrown
     if (thrown instanceof RetryAfter && aborted === undefined)
       return this.#retried(claim, thrown, Math.min(thrown.delayMs, LONGEST_DELAY_MS), false)
     if (isPermanent(error) || job.attempt >= job.maxAttempts) return this.#discarded(claim, task, error)

@@ -1,12 +1,8 @@
 import type pg from 'pg'
-import { createEngine, defineStagedTask, defineTask, type Task, unchecked } from 'triphase'
+import { createEngine, defineStagedTask, type Task, unchecked } from 'triphase'
 import { RunCount, runSubject, timed } from '../support/subject.ts'
 import { type Answer, COMPLETE, PREPARE } from './analysis.ts'
 import { type SlowCallsOrder, slowCall } from './call.ts'
-
-interface TriphaseOrder extends SlowCallsOrder {
-  staged: boolean
-}
 
 const POOL_SIZE = 2
 
@@ -28,7 +24,8 @@ class Holders {
   }
 }
 
-await runSubject<TriphaseOrder>(async (order, parent) => {
+/** Staged jobs, each with a transaction before its call and one after it. */
+await runSubject<SlowCallsOrder>(async (order, parent) => {
   const { jobs, url, concurrency } = order
   const runs = new RunCount(jobs)
   const holders = new Holders()
@@ -37,7 +34,7 @@ await runSubject<TriphaseOrder>(async (order, parent) => {
     url,
     engine: { size: POOL_SIZE },
     application: { size: POOL_SIZE },
-    tasks: [order.staged ? stagedTask(call, holders) : plainTask(call)],
+    tasks: [stagedTask(call, holders)],
     queues: { default: concurrency },
   })
   let completed = 0
@@ -70,14 +67,6 @@ function counted(call: Call, runs: RunCount): Call {
     runs.count(n)
     return call(n)
   }
-}
-
-function plainTask(call: Call): Task<{ n: number }> {
-  return defineTask({
-    name: 'analyse',
-    input: unchecked<{ n: number }>(),
-    run: ({ input }) => call(input.n),
-  })
 }
 
 function stagedTask(call: Call, holders: Holders): Task<{ n: number }, pg.PoolClient> {

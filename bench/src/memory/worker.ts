@@ -1,0 +1,40 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { RunCount, runSubject } from '../support/subject.ts'
+import type { ContestantOrder } from '../systems/contestant.ts'
+import { loadSystem } from '../systems/system.ts'
+
+export interface MemoryOrder extends ContestantOrder {
+  /** Told at each of these counts of jobs. */
+  counts: readonly number[]
+}
+
+const LOOKS = 5
+const PAUSE_MS = 100
+
+/** Runs jobs, and at some counts of them tells how much memory the process has, in MiB. */
+await runSubject<MemoryOrder>(async ({ counts, system: name, settings, url }, parent) => {
+  const runs = new RunCount(counts.at(-1) ?? 0)
+  const system = await (await loadSystem(name)).open(url, settings)
+  await system.work((n) => runs.count(n))
+  for (const count of counts) {
+    await system.done(count)
+    parent.tell('memory', await memory())
+  }
+  await system.close()
+  parent.tell('faults', runs.faults())
+})
+
+async function memory(): Promise<{ rss: number; heap: number }> {
+  const looks: NodeJS.MemoryUsage[] = []
+  while (looks.length < LOOKS) {
+    globalThis.gc?.()
+    await delay(PAUSE_MS)
+    looks.push(process.memoryUsage())
+  }
+  return { rss: median(looks.map(({ rss }) => rss)), heap: median(looks.map(({ heapUsed }) => heapUsed)) }
+}
+
+function median(bytes: readonly number[]): number {
+  const sorted = [...bytes].sort((a, b) => a - b)
+  return (sorted[sorted.length >> 1] ?? Number.NaN) / 2 ** 20
+}
