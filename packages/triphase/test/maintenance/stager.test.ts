@@ -128,7 +128,8 @@ test.concurrent('a due job that somebody has locked is not asked for over and ov
     tasks: [task],
     queues: { default: 1 },
   })
-  await engine.transaction(async (tx) => {
+  const holder = scene.engine({ guard: { mode: 'off' } })
+  await holder.transaction(async (tx) => {
     await tx.query(`SELECT FROM ${scene.schema.schema}.job WHERE id = $1 FOR UPDATE`, [id])
     await stager.start()
     await scene.beats(4)
