@@ -22,6 +22,8 @@ import { notify } from './store/notify.ts'
 import { pauseQueue, resumeQueue, setQueueConcurrency } from './store/queue.ts'
 import { retryJob } from './store/retry-job.ts'
 import { openApplicationPool, pgTransactor, type Transactor } from './store/transactor.ts'
+import type { Sweep } from './sweeps/sweep.ts'
+import { SweepControl } from './sweeps/sweep-control.ts'
 import { isQueueName, QUEUE_NAME_RULE, type Task, type TaskReference } from './task.ts'
 import { Telemetry } from './telemetry.ts'
 import { Worker } from './worker.ts'
@@ -264,6 +266,23 @@ export class Engine<Tx> {
   }
 
   /**
+   * Begins, watches and changes the runs of a sweep. This process need not work on it.
+   *
+   * @example
+   * await engine.sweep(describeFiles).run()
+   */
+  sweep(sweep: Sweep): SweepControl {
+    return new SweepControl(sweep, {
+      engine: this.#database,
+      application: {
+        query: (text, values = []) => this.#query(text, values),
+        text: (sql) => this.#database.text(sql),
+      },
+      announce: (queue) => this.#send([{ kind: 'available', queue }]),
+    })
+  }
+
+  /**
    * Connections at this moment, and what has been done with them since the engine was made.
    *
    * @example
@@ -353,6 +372,13 @@ export class Engine<Tx> {
     else this.#hintsOf.get(tx as object)?.push(...hints)
     if (run !== undefined && when === 'in-transaction') await notify(run, this.#config.schema, hints)
     return inserted
+  }
+
+  /** One statement on the application's pool. */
+  #query(text: string, values: readonly unknown[]): Promise<{ rows: unknown[] }> {
+    const transactor = this.#transactor
+    if (transactor.query) return transactor.query(text, values)
+    return transactor.transaction((tx) => transactor.execute(tx, text, values))
   }
 
   /** The application's transactor, with hints sent after each commit: also for jobs that a staged task enqueues. */

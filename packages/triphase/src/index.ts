@@ -52,6 +52,26 @@ export type { InsertedJob } from './store/insert.ts'
 export type { JobAttempt } from './store/inspect.ts'
 export { migrationSql, SCHEMA_VERSION } from './store/migrate.ts'
 export { pgTransactor, type Transactor } from './store/transactor.ts'
+export { defineSweep } from './sweeps/define-sweep.ts'
+export type { RunState } from './sweeps/states.ts'
+export type {
+  EachContext,
+  Sweep,
+  SweepBreaker,
+  SweepBudget,
+  SweepDefinition,
+  SweepDoneContext,
+  SweepTable,
+} from './sweeps/sweep.ts'
+export type {
+  SampledRecord,
+  SweepChanges,
+  SweepControl,
+  SweepErrorGroup,
+  SweepPlan,
+  SweepStatus,
+} from './sweeps/sweep-control.ts'
+export type { MigrationFormat } from './sweeps/table-migration.ts'
 export {
   type AbandonContext,
   cancel,

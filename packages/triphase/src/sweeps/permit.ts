@@ -1,0 +1,109 @@
+import type { BeatAnswer } from '../store/sweep-page.ts'
+
+/**
+ * Begin no call this long after the last word from the database: less than it takes to be taken for dead (12 s), since
+ * then the slots are somebody else's.
+ */
+const LEASE_MS = 8_000
+
+/** What a page tells of its calls with a beat. */
+export interface CallNews {
+  ok: number
+  failed: number
+  trailing: number
+  slowMs: number
+  /** Calls begun so far. */
+  begun: number
+}
+
+/** What a page may do, as its last beat said, and what it has to say with the next. */
+export class Permit {
+  #answer: BeatAnswer | undefined
+  #leaseUntil = 0
+  #slowUntil = 0
+  #nextAt = 0
+  #callsLeft = Number.POSITIVE_INFINITY
+  #news: CallNews = { ok: 0, failed: 0, trailing: 0, slowMs: 0, begun: 0 }
+
+  get state(): BeatAnswer['state'] {
+    return this.#answer?.state ?? 'running'
+  }
+
+  get stopping(): boolean {
+    return this.#answer?.stopping ?? false
+  }
+
+  get slots(): number {
+    return this.#answer?.slots ?? 0
+  }
+
+  /** Whether calls may be begun at all. */
+  get open(): boolean {
+    return this.state === 'running' && !this.stopping && performance.now() < this.#leaseUntil
+  }
+
+  /** Whether a call may be begun now. */
+  take(mostInRow: number): boolean {
+    const now = performance.now()
+    if (!this.open || now < this.#slowUntil || now < this.#nextAt) return false
+    return this.#callsLeft > 0 && !this.tooManyFailures(mostInRow)
+  }
+
+  /** How long no call may begin, for an API's sake. */
+  get slowMs(): number {
+    return Math.max(0, this.#slowUntil - performance.now())
+  }
+
+  began(): void {
+    this.#callsLeft--
+    this.#news.begun++
+    const rate = this.#answer?.rate
+    if (rate) this.#nextAt = Math.max(performance.now(), this.#nextAt) + 1_000 / rate
+  }
+
+  /** When a wait that only time ends is over. */
+  nextAt(now: number): number {
+    const waits = [this.#slowUntil, this.#nextAt].filter((at) => at > now)
+    return waits.length > 0 ? Math.max(...waits) : Number.POSITIVE_INFINITY
+  }
+
+  count(ok: boolean): void {
+    if (ok) this.#news = { ...this.#news, ok: this.#news.ok + 1, trailing: 0 }
+    else {
+      this.#news.failed++
+      this.#news.trailing++
+    }
+  }
+
+  /** No call begins before that time, here at once and elsewhere with the next beats. */
+  slowDown(delayMs: number): void {
+    this.#slowUntil = Math.max(this.#slowUntil, performance.now() + delayMs)
+    this.#news.slowMs = Math.max(this.#news.slowMs, delayMs)
+  }
+
+  /** So many failures that the breaker, which counts over all processes, has to be asked first. */
+  tooManyFailures(mostInRow: number): boolean {
+    return this.#news.trailing >= mostInRow
+  }
+
+  news(): CallNews {
+    return { ...this.#news }
+  }
+
+  /** @param told what the beat has said; it is not said again. */
+  learn(answer: BeatAnswer, sentAt: number, told: CallNews): void {
+    this.#answer = answer
+    this.#leaseUntil = sentAt + LEASE_MS
+    this.#callsLeft = (answer.callsLeft ?? Number.POSITIVE_INFINITY) - (this.#news.begun - told.begun)
+    if (answer.slowMs > 0) this.#slowUntil = Math.max(this.#slowUntil, performance.now() + answer.slowMs)
+    const { ok, failed, trailing, slowMs, begun } = this.#news
+    this.#news = {
+      ok: ok - told.ok,
+      failed: failed - told.failed,
+      // A success since then has begun the row anew.
+      trailing: ok > told.ok ? trailing : trailing - told.trailing,
+      slowMs: slowMs > told.slowMs ? slowMs : 0,
+      begun,
+    }
+  }
+}
