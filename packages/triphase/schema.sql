@@ -527,7 +527,7 @@ SELECT x.answer::text, false FROM triphase.answer x
 WHERE x.job_id = of_job AND x.step = of_step AND NOT EXISTS (SELECT FROM stored);
 END $function$;
 
-CREATE OR REPLACE FUNCTION triphase.sweep_beat(p_run bigint, p_page bigint, p_claim_no integer, p_wanted integer, p_busy integer, p_calls integer, p_spent double precision, p_drained boolean, p_ok integer, p_failed integer, p_trailing integer, p_slow_ms double precision, p_most_in_row integer, p_window integer, p_share double precision, OUT state text, OUT slots integer, OUT slow_ms double precision, OUT rate double precision, OUT calls_left bigint, OUT stopping boolean)
+CREATE OR REPLACE FUNCTION triphase.sweep_beat(p_run bigint, p_page bigint, p_claim_no integer, p_wanted integer, p_busy integer, p_calls integer, p_spent double precision, p_drained boolean, p_ok integer, p_failed integer, p_trailing integer, p_slow_ms double precision, p_most_in_row integer, p_window integer, p_share double precision, OUT state text, OUT slots integer, OUT slow_ms double precision, OUT rate double precision, OUT calls_left bigint, OUT spend_left double precision, OUT stopping boolean)
  RETURNS record
  LANGUAGE plpgsql
 AS $function$
@@ -610,6 +610,7 @@ BEGIN
   WHERE p.id = p_page;
   rate := run.rate * slots / greatest(others.slots + slots, 1);
   calls_left := ceil((run.call_budget - used.calls) / (others.pages + 1.0));
+  spend_left := (run.spend_budget - used.spent) / (others.pages + 1);
   slow_ms := coalesce(slow_ms, 0);
 END
 $function$;

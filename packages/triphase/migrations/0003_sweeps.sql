@@ -104,7 +104,7 @@ CREATE FUNCTION triphase.sweep_beat(
   p_spent double precision, p_drained boolean, p_ok integer, p_failed integer, p_trailing integer,
   p_slow_ms double precision, p_most_in_row integer, p_window integer, p_share double precision,
   OUT state text, OUT slots integer, OUT slow_ms double precision, OUT rate double precision,
-  OUT calls_left bigint, OUT stopping boolean
+  OUT calls_left bigint, OUT spend_left double precision, OUT stopping boolean
 ) LANGUAGE plpgsql AS $$
 DECLARE
   run triphase.sweep_run;
@@ -185,6 +185,7 @@ BEGIN
   WHERE p.id = p_page;
   rate := run.rate * slots / greatest(others.slots + slots, 1);
   calls_left := ceil((run.call_budget - used.calls) / (others.pages + 1.0));
+  spend_left := (run.spend_budget - used.spent) / (others.pages + 1);
   slow_ms := coalesce(slow_ms, 0);
 END
 $$;

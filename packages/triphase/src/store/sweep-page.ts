@@ -30,7 +30,7 @@ SELECT record_key, tries, crashes, greatest(extract(epoch FROM due_at - clock_ti
 FROM triphase.sweep_record_try WHERE page_id = $1`
 
 const BEAT = /* sql */ `
-SELECT state, slots, slow_ms, rate, calls_left::text, stopping
+SELECT state, slots, slow_ms, rate, calls_left::float8, spend_left, stopping
 FROM triphase.sweep_beat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`
 
 // Replaces what an earlier try left; by sweep_record_try_pkey.
@@ -137,7 +137,9 @@ export interface BeatAnswer {
   slowMs: number
   /** Calls a second that this page may begin; null: as many as it likes. */
   rate: number | null
+  /** Calls that this page may begin, and what it may spend, before it asks again; null: no limit. */
   callsLeft: number | null
+  spendLeft: number | null
   /** The process is about to end. */
   stopping: boolean
 }
@@ -150,7 +152,8 @@ export async function beatPage(engine: EngineStatements, report: BeatReport): Pr
     slots: number
     slow_ms: number
     rate: number | null
-    calls_left: string | null
+    calls_left: number | null
+    spend_left: number | null
     stopping: boolean | null
   }>(BEAT, [
     report.runId,
@@ -169,13 +172,14 @@ export async function beatPage(engine: EngineStatements, report: BeatReport): Pr
     breaker.window,
     breaker.share,
   ])
-  const { state, slots, slow_ms, rate, calls_left, stopping } = row as NonNullable<typeof row>
+  const { state, slots, slow_ms, rate, calls_left, spend_left, stopping } = row as NonNullable<typeof row>
   return {
     state,
     slots,
     slowMs: slow_ms ?? 0,
     rate,
-    callsLeft: calls_left === null ? null : Number(calls_left),
+    callsLeft: calls_left,
+    spendLeft: spend_left,
     stopping: stopping ?? false,
   }
 }

@@ -17,6 +17,9 @@ import { type CallOutcome, callRecord, idempotencyKeyOf } from './record-call.ts
 import type { PendingRecord, RecordTable, RunOnApplication } from './record-table.ts'
 import type { SweepSettings } from './sweep.ts'
 
+/** Pages at work in this process, by run: slots that one gives back are another's at once. */
+const atWork = new Map<string, Set<PageRun>>()
+
 /** What a page works with. */
 export interface PageParts {
   settings: SweepSettings
@@ -100,13 +103,33 @@ export class PageRun {
     const { signal } = this.#parts.context
     const wake = () => this.#wake()
     signal.addEventListener('abort', wake)
+    const others = this.#others()
+    others.add(this)
     try {
       await this.#beat()
       return await this.#work()
     } finally {
+      others.delete(this)
       signal.removeEventListener('abort', wake)
       await this.#endBeats()
+      for (const other of others) other.slotsAreFree()
+      if (others.size === 0) atWork.delete(this.#runKey)
     }
+  }
+
+  /** Another page of this process has ended. */
+  slotsAreFree(): void {
+    if (this.#permit.slots === 0) void this.#beat()
+  }
+
+  get #runKey(): string {
+    return `${this.#parts.context.engine.schema} ${this.#parts.page.runId}`
+  }
+
+  #others(): Set<PageRun> {
+    const others = atWork.get(this.#runKey) ?? new Set()
+    if (others.size === 0) atWork.set(this.#runKey, others)
+    return others
   }
 
   async #work(): Promise<Outcome> {
@@ -154,6 +177,8 @@ export class PageRun {
 
   async #finish(): Promise<Outcome> {
     const { context, page, pageId } = this.#parts
+    // Breakers count the calls of short pages too.
+    if (this.#permit.hasNews) await this.#beat()
     await this.#endBeats()
     const { claimNo } = context.claim
     const ended = { runId: page.runId, id: pageId, claimNo, calls: this.#calls, spent: this.#spent }
@@ -254,7 +279,9 @@ export class PageRun {
       idempotencyKey: idempotencyKeyOf(context.engine.schema, run, record.key),
       attempt,
       spend: (amount) => {
-        if (Number.isFinite(amount)) this.#spent += amount
+        if (!Number.isFinite(amount)) return
+        this.#spent += amount
+        this.#permit.spend(amount)
       },
       leaked: (settled) => this.#outlive(record, settled),
     })
@@ -343,7 +370,10 @@ export class PageRun {
       calls: this.#calls,
       spent: this.#spent,
       drained: this.#exhausted && this.#buffer.length === 0,
-      ...news,
+      ok: news.ok,
+      failed: news.failed,
+      trailing: news.trailing,
+      slowMs: news.slowMs,
       breaker: settings.breaker,
     }
     try {
@@ -359,7 +389,7 @@ export class PageRun {
 
   /** Resolves when something has happened, or a wait is over. */
   async #change(): Promise<void> {
-    if (this.#permit.tooManyFailures(this.#parts.settings.breaker.inRow)) void this.#beat()
+    if (this.#permit.mustAsk(this.#parts.settings.breaker.inRow)) void this.#beat()
     const now = performance.now()
     const due = this.#waiting[0]?.dueAt ?? Number.POSITIVE_INFINITY
     const waitMs = Math.max(1, Math.min(BEAT_MS, due - now, this.#permit.nextAt(now) - now))

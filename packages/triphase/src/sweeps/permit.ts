@@ -12,8 +12,9 @@ export interface CallNews {
   failed: number
   trailing: number
   slowMs: number
-  /** Calls begun so far. */
+  /** Calls begun so far, and what they have spent. */
   begun: number
+  spent: number
 }
 
 /** What a page may do, as its last beat said, and what it has to say with the next. */
@@ -23,7 +24,9 @@ export class Permit {
   #slowUntil = 0
   #nextAt = 0
   #callsLeft = Number.POSITIVE_INFINITY
-  #news: CallNews = { ok: 0, failed: 0, trailing: 0, slowMs: 0, begun: 0 }
+  #spendLeft = Number.POSITIVE_INFINITY
+  #newsSince = false
+  #news: CallNews = { ok: 0, failed: 0, trailing: 0, slowMs: 0, begun: 0, spent: 0 }
 
   get state(): BeatAnswer['state'] {
     return this.#answer?.state ?? 'running'
@@ -46,7 +49,7 @@ export class Permit {
   take(mostInRow: number): boolean {
     const now = performance.now()
     if (!this.open || now < this.#slowUntil || now < this.#nextAt) return false
-    return this.#callsLeft > 0 && !this.tooManyFailures(mostInRow)
+    return this.#callsLeft > 0 && this.#spendLeft > 0 && this.#news.trailing < mostInRow
   }
 
   /** How long no call may begin, for an API's sake. */
@@ -67,7 +70,14 @@ export class Permit {
     return waits.length > 0 ? Math.max(...waits) : Number.POSITIVE_INFINITY
   }
 
+  spend(amount: number): void {
+    this.#newsSince = true
+    this.#news.spent += amount
+    this.#spendLeft -= amount
+  }
+
   count(ok: boolean): void {
+    this.#newsSince = true
     if (ok) this.#news = { ...this.#news, ok: this.#news.ok + 1, trailing: 0 }
     else {
       this.#news.failed++
@@ -81,9 +91,15 @@ export class Permit {
     this.#news.slowMs = Math.max(this.#news.slowMs, delayMs)
   }
 
-  /** So many failures that the breaker, which counts over all processes, has to be asked first. */
-  tooManyFailures(mostInRow: number): boolean {
-    return this.#news.trailing >= mostInRow
+  /** Calls have ended that the database does not know of. */
+  get hasNews(): boolean {
+    return this.#newsSince
+  }
+
+  /** The breaker or a budget, which count over all processes, have to be asked before another call. */
+  mustAsk(mostInRow: number): boolean {
+    const usedUp = this.#callsLeft <= 0 || this.#spendLeft <= 0 || this.#news.trailing >= mostInRow
+    return usedUp && this.#newsSince
   }
 
   news(): CallNews {
@@ -96,7 +112,9 @@ export class Permit {
     this.#leaseUntil = sentAt + LEASE_MS
     this.#callsLeft = (answer.callsLeft ?? Number.POSITIVE_INFINITY) - (this.#news.begun - told.begun)
     if (answer.slowMs > 0) this.#slowUntil = Math.max(this.#slowUntil, performance.now() + answer.slowMs)
-    const { ok, failed, trailing, slowMs, begun } = this.#news
+    this.#spendLeft = (answer.spendLeft ?? Number.POSITIVE_INFINITY) - (this.#news.spent - told.spent)
+    const { ok, failed, trailing, slowMs, begun, spent } = this.#news
+    this.#newsSince = ok > told.ok || failed > told.failed
     this.#news = {
       ok: ok - told.ok,
       failed: failed - told.failed,
@@ -104,6 +122,7 @@ export class Permit {
       trailing: ok > told.ok ? trailing : trailing - told.trailing,
       slowMs: slowMs > told.slowMs ? slowMs : 0,
       begun,
+      spent,
     }
   }
 }
