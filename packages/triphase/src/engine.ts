@@ -22,7 +22,7 @@ import { notify } from './store/notify.ts'
 import { pauseQueue, resumeQueue, setQueueConcurrency } from './store/queue.ts'
 import { retryJob } from './store/retry-job.ts'
 import { openApplicationPool, pgTransactor, type Transactor } from './store/transactor.ts'
-import type { Sweep } from './sweeps/sweep.ts'
+import { isSweep, type Sweep } from './sweeps/sweep.ts'
 import { SweepControl } from './sweeps/sweep-control.ts'
 import { isQueueName, QUEUE_NAME_RULE, type Task, type TaskReference } from './task.ts'
 import { Telemetry } from './telemetry.ts'
@@ -329,6 +329,20 @@ export class Engine<Tx> {
     this.#own = outside(() => AsyncLocalStorage.snapshot())
     await this.#own(() => worker.start())
     this.#worker = worker
+    await this.#checkSweeps()
+  }
+
+  /** A table that does not fit keeps its own sweep from running, and nothing else from starting. */
+  async #checkSweeps(): Promise<void> {
+    for (const task of this.#tasks.values()) {
+      if (!isSweep(task)) continue
+      const faults = await this.sweep(task)
+        .check()
+        .catch((error: Error) => [error.message])
+      if (faults.length === 0) continue
+      const message = `Sweep ${task.name} cannot run: ${faults.join('; ')}.`
+      this.telemetry.emit('config:warning', { message })
+    }
   }
 
   async #stop(graceMs: number): Promise<void> {

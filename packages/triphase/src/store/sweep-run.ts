@@ -56,8 +56,12 @@ SELECT r.id::text, r.state, r.reason, r.created_at AS "createdAt", r.started_at 
   p.pages, p.undrained, p.slots,
   EXISTS (SELECT FROM triphase.job j WHERE j.id = r.steward_job) AS "hasSteward",
   EXISTS (SELECT FROM triphase.job j WHERE j.id = r.hook_job) AS "hookWaits",
+  r.state = 'planned' AND EXISTS (
+    SELECT FROM triphase.sweep_run o JOIN triphase.sweep_page p ON p.run_id = o.id
+    JOIN triphase.job j ON j.id = p.job_id AND j.claim_no = p.claim_no AND j.state = 'executing'
+    WHERE o.sweep = r.sweep AND o.id <> r.id AND p.slots > 0) AS "earlierAtWork",
   EXISTS (SELECT FROM triphase.process o
-    WHERE o.beat_at > clock_timestamp() - interval '15 seconds' AND o.queues::jsonb ? r.queue) AS "hasProcess"
+    WHERE o.beat_at > clock_timestamp() - interval '30 seconds' AND o.queues::jsonb ? r.queue) AS "hasProcess"
 FROM triphase.sweep_run r CROSS JOIN LATERAL (
   SELECT coalesce(sum(p.done), 0) AS done, coalesce(sum(p.errors), 0) AS errors, coalesce(sum(p.calls), 0) AS calls,
     coalesce(sum(p.spent), 0) AS spent, count(*)::int AS pages, count(*) FILTER (WHERE NOT p.drained)::int AS undrained,
@@ -220,6 +224,8 @@ export interface RunRow {
   hasSteward: boolean
   hookWaits: boolean
   hasProcess: boolean
+  /** Before this run begins: an earlier one, which was cancelled, still has calls under way. */
+  earlierAtWork: boolean
 }
 
 /** Writes a run and its steward, unless one of this sweep is open; returns its id, or null. */

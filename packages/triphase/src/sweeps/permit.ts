@@ -1,10 +1,10 @@
 import type { BeatAnswer } from '../store/sweep-page.ts'
 
 /**
- * Begin no call this long after the last word from the database: less than it takes to be taken for dead (12 s), since
- * then the slots are somebody else's.
+ * Begin no call this long after the last word from the database: less than it takes to be taken for dead (12 s unless
+ * configured), since then the slots are somebody else's.
  */
-const LEASE_MS = 8_000
+const LEASE_MS = 3_000
 
 /** What a page tells of its calls with a beat. */
 export interface CallNews {

@@ -26,6 +26,7 @@ export interface StewardParts {
 
 /** How long it sleeps when there is nothing to do; a page that ends wakes it. */
 const SLEEP_MS = 2_000
+const EARLIER_MS = 500
 /** Page jobs kept ahead: enough for all processes, few enough to be nothing. */
 const FEWEST_AHEAD = 2
 const MOST_AHEAD = 16
@@ -50,8 +51,10 @@ export class Steward {
     if (!run || run.stewardJob !== context.claim.id) return complete()
     if (run.state !== 'planned' && run.state !== 'running') return complete()
     if (run.state === 'planned') {
+      // Records that a cancelled run is still calling are pending, and would be called again.
+      if (run.earlierAtWork) return snooze(EARLIER_MS)
       await beginRun(context.engine, runId, await this.#total())
-      return this.#again(0)
+      return snooze(0)
     }
     const revived = await revivePages(context.engine, runId, settings.priority)
     if (revived > 0) context.announce(run.queue)
@@ -63,14 +66,14 @@ export class Steward {
   async #advance(run: RunRow): Promise<Outcome> {
     const { engine } = this.#parts.context
     if (!run.fed) return this.#feed(run)
-    if (run.pages > 0) return this.#again(SLEEP_MS)
+    if (run.pages > 0) return snooze(SLEEP_MS)
     if (run.passPages > 0) {
       await nextPass(engine, run.id, run.feedNo)
-      return this.#again(0)
+      return snooze(0)
     }
     const { onDone, priority } = this.#parts.settings
     const completed = await completeRun(engine, run, onDone ? { priority, maxAttempts: 10 } : null)
-    if (!completed) return this.#again(0)
+    if (!completed) return snooze(0)
     this.#parts.context.announce(run.queue)
     return complete()
   }
@@ -78,7 +81,7 @@ export class Steward {
   async #feed(run: RunRow): Promise<Outcome> {
     const { context, settings, table, application } = this.#parts
     const ahead = Math.min(MOST_AHEAD, Math.max(FEWEST_AHEAD, run.concurrency + 1)) - run.undrained
-    if (ahead <= 0) return this.#again(SLEEP_MS)
+    if (ahead <= 0) return snooze(SLEEP_MS)
     const pages = await this.#persist(() =>
       table.boundaries(application, run.cursor, ahead, settings.pageSize),
     )
@@ -86,7 +89,7 @@ export class Steward {
     const written = await feedRun(context.engine, run, pages, { fed, priority: settings.priority })
     if (written && pages.length > 0) context.announce(run.queue)
     // The end of the table, or a page fewer than wanted: what follows is decided by a fresh look.
-    return this.#again(written && pages.length > 0 ? SLEEP_MS : 0)
+    return snooze(written && pages.length > 0 ? SLEEP_MS : 0)
   }
 
   /** Pending records; counted where that is quick, else as many as the planner takes them to be. */
@@ -103,10 +106,6 @@ export class Steward {
     if (run.nowMs - at < SAMPLE_MS) return
     const sample = { at: Math.round(run.nowMs), settled: run.done + run.errors }
     await keepSamples(this.#parts.context.engine, run.id, [...run.samples, sample].slice(-SAMPLES))
-  }
-
-  #again(delayMs: number): Outcome {
-    return snooze(delayMs)
   }
 
   #persist<Value>(work: () => Promise<Value>): Promise<Value> {

@@ -129,6 +129,10 @@ export interface Sweep<Item = unknown> extends Task<SweepInput, unknown> {
   readonly '~item'?: Item
 }
 
+export function isSweep(task: object): task is Sweep {
+  return 'table' in task && task.table instanceof RecordTable
+}
+
 /** Runs a job of a sweep. */
 export type RunSweepJob = (
   settings: SweepSettings,
