@@ -41,6 +41,8 @@ const SHORT_WAIT_MS = 500
 /** A page without slots gives its place in the queue to others for a while. */
 const STARVED_MS = 3_000
 const SMALLEST_READ = 50
+/** Records that have been at hand for longer are read again before they are called. */
+const FRESH_MS = 15_000
 /** A record that was noted at so many crashes is taken to be their cause. */
 const MOST_CRASHES = 3
 
@@ -61,9 +63,14 @@ export class PageRun {
   readonly #failures: Gatherer<FailedTry, undefined>
   readonly #open = new Set<Promise<void>>()
   readonly #tries: Map<string, RecordTries>
+  readonly #calling = new Set<string>()
+  readonly #retrying = new Set<string>()
   #buffer: PendingRecord[] = []
   #waiting: RecordWaiting[] = []
   #cursor: string | null
+  /** Where the buffer begins. */
+  #lastTaken: string | null
+  #readAt = 0
   #exhausted = false
   #reading: Promise<void> | undefined
   #beating: Promise<void> | undefined
@@ -83,6 +90,7 @@ export class PageRun {
     const { page, table, application, pageId, context, tries } = parts
     this.#parts = parts
     this.#cursor = page.fromKey
+    this.#lastTaken = page.fromKey
     this.#cautious = page.cautious
     this.#calls = page.calls
     this.#spent = page.spent
@@ -211,8 +219,11 @@ export class PageRun {
     const range = { after: this.#cursor, upTo: page.toKey }
     const records = await this.#persist(() => table.pending(application, range, limit))
     this.#exhausted = records.length < limit
+    this.#readAt = performance.now()
     this.#cursor = records.at(-1)?.key ?? this.#cursor
     for (const record of records) {
+      // Read again, after the buffer was dropped.
+      if (this.#calling.has(record.key) || this.#retrying.has(record.key)) continue
       const dueMs = this.#tries.get(record.key)?.dueMs ?? 0
       if (dueMs > 0) this.#waitFor(record, dueMs)
       else this.#buffer.push(record)
@@ -220,6 +231,7 @@ export class PageRun {
   }
 
   #waitFor(record: PendingRecord, delayMs: number): void {
+    this.#retrying.add(record.key)
     this.#waiting.push({ record, dueAt: performance.now() + delayMs })
     this.#waiting.sort((a, b) => a.dueAt - b.dueAt)
   }
@@ -232,12 +244,14 @@ export class PageRun {
       const record = this.#next()
       if (!record) return
       this.#permit.began()
+      this.#calling.add(record.key)
       const open = this.#one(record)
         .catch((error: unknown) => {
           if (!context.signal.aborted) this.#fatal ??= error
         })
         .then(() => {
           this.#open.delete(open)
+          this.#calling.delete(record.key)
           this.#wake()
         })
       this.#open.add(open)
@@ -247,22 +261,47 @@ export class PageRun {
   /** A record whose next try is due goes first. */
   #next(): PendingRecord | undefined {
     const [first] = this.#waiting
-    if (first && first.dueAt <= performance.now()) return this.#waiting.shift()?.record
-    return this.#buffer.shift()
+    if (first && first.dueAt <= performance.now()) {
+      this.#waiting.shift()
+      this.#retrying.delete(first.record.key)
+      return first.record
+    }
+    if (performance.now() - this.#readAt > FRESH_MS) this.#readAgain()
+    const record = this.#buffer.shift()
+    if (record) this.#lastTaken = record.key
+    return record
   }
 
   async #one(record: PendingRecord): Promise<void> {
+    if (this.#cautious === 0) return this.#callAndSettle(record, false)
+    await this.#callAndSettle(record, true)
+    this.#cautious--
+    if (this.#cautious === 0) await this.#note(null)
+  }
+
+  /** What was read long ago may have been changed, marked or deleted by others. */
+  #readAgain(): void {
+    if (this.#buffer.length === 0 || this.#reading) return
+    this.#buffer = []
+    this.#cursor = this.#lastTaken
+    this.#exhausted = false
+    this.#read()
+  }
+
+  async #callAndSettle(record: PendingRecord, alone: boolean): Promise<void> {
     const before = this.#tries.get(record.key)
     if ((before?.crashes ?? 0) >= MOST_CRASHES) {
       const reason = `its process died ${before?.crashes} times while it was called, alone`
       return this.#mark(record, 'error', null, reason)
     }
-    const alone = this.#cautious > 0
-    if (alone && !(await this.#note(record.key))) return
+    if (alone && !((await this.#note(record.key)) && (await this.#pending(record.key)))) return
     await this.#settle(record, (before?.tries ?? 0) + 1, await this.#call(record, (before?.tries ?? 0) + 1))
-    if (!alone) return
-    this.#cautious--
-    if (this.#cautious === 0) await this.#note(null)
+  }
+
+  /** The claim that died may be alive after all, and have marked the record since it was read. */
+  async #pending(key: string): Promise<boolean> {
+    const { table, application } = this.#parts
+    return (await this.#persist(() => table.look(application, [key]))).get(key) === true
   }
 
   #note(key: string | null): Promise<boolean> {
@@ -358,14 +397,12 @@ export class PageRun {
     const { context, page, pageId, settings } = this.#parts
     const sentAt = performance.now()
     const news = this.#permit.news()
-    const atHand = this.#buffer.length + this.#waiting.length
     const busy = this.#open.size + this.#leaked
     const report = {
       runId: page.runId,
       pageId,
       claimNo: context.claim.claimNo,
-      // What is not read yet may be as much as the page has.
-      wanted: this.#exhausted ? Math.min(settings.pageSize, busy + atHand) : settings.pageSize,
+      wanted: this.#wanted(busy),
       busy,
       calls: this.#calls,
       spent: this.#spent,
@@ -381,6 +418,14 @@ export class PageRun {
     } catch (error) {
       if (!mayPass(error)) this.#fatal ??= error
     }
+  }
+
+  /** Slots that it has a use for: what is not read yet may be as much as the page has. */
+  #wanted(busy: number): number {
+    const { pageSize } = this.#parts.settings
+    if (this.#permit.stopping) return busy
+    if (!this.#exhausted) return pageSize
+    return Math.min(pageSize, busy + this.#buffer.length + this.#waiting.length)
   }
 
   #persist<Value>(work: () => Promise<Value>): Promise<Value> {
