@@ -530,6 +530,10 @@ END $function$;
 CREATE OR REPLACE FUNCTION triphase.sweep_beat(p_run bigint, p_page bigint, p_claim_no integer, p_wanted integer, p_busy integer, p_calls integer, p_spent double precision, p_drained boolean, p_ok integer, p_failed integer, p_trailing integer, p_slow_ms double precision, p_most_in_row integer, p_window integer, p_share double precision, OUT state text, OUT slots integer, OUT slow_ms double precision, OUT rate double precision, OUT calls_left bigint, OUT spend_left double precision, OUT stopping boolean)
  RETURNS record
  LANGUAGE plpgsql
+ SET plan_cache_mode TO 'force_generic_plan'
+ SET enable_seqscan TO 'off'
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
 AS $function$
 DECLARE
   run triphase.sweep_run;

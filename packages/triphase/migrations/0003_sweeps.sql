@@ -99,13 +99,18 @@ CREATE TABLE triphase.sweep_record_try (
 --
 -- Slots: a page may use what it wants of an equal share, and more where the others do not want theirs; never more than
 -- is free. What is busy stays counted, so a lower concurrency takes effect as calls end.
+--
+-- Its plans are kept and right for whatever the tables hold later (see 0002): sweep_run_pkey, sweep_page_run,
+-- sweep_page_pkey, and job_pkey once a page.
 CREATE FUNCTION triphase.sweep_beat(
   p_run bigint, p_page bigint, p_claim_no integer, p_wanted integer, p_busy integer, p_calls integer,
   p_spent double precision, p_drained boolean, p_ok integer, p_failed integer, p_trailing integer,
   p_slow_ms double precision, p_most_in_row integer, p_window integer, p_share double precision,
   OUT state text, OUT slots integer, OUT slow_ms double precision, OUT rate double precision,
   OUT calls_left bigint, OUT spend_left double precision, OUT stopping boolean
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $sweep_beat$
 DECLARE
   run triphase.sweep_run;
   page triphase.sweep_page;
@@ -188,4 +193,4 @@ BEGIN
   spend_left := (run.spend_budget - used.spent) / (others.pages + 1);
   slow_ms := coalesce(slow_ms, 0);
 END
-$$;
+$sweep_beat$;
