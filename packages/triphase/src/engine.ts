@@ -276,6 +276,7 @@ export class Engine<Tx> {
       engine: this.#database,
       application: {
         query: (text, values = []) => this.#query(text, values),
+        schema: this.#config.schema,
         text: (sql) => this.#database.text(sql),
       },
       announce: (queue) => this.#send([{ kind: 'available', queue }]),

@@ -24,7 +24,7 @@ export interface TableNames {
  * The statements of one sweep on its table, each whole: made once from names and types, quoted, and from the author's
  * own `where`. They run on the application's connection.
  *
- * A record's key travels as text: `record_key` is a JSON array of its columns, read and written by the database, which
+ * A record's key travels as text: `recordkey` is a JSON array of its columns, read and written by the database, which
  * alone compares keys. So a page ends where the column's own collation says.
  */
 export interface TableStatements {
@@ -96,8 +96,8 @@ export function tableStatements(names: TableNames, shape: TableShape): TableStat
   return {
     // By the partial index on the key of pending rows, from the cursor on.
     boundaries: /* sql */ `
-SELECT record_key FROM (
-  SELECT ${keyText} AS record_key, row_number() OVER (ORDER BY ${inOrder}) AS n, count(*) OVER () AS rows
+SELECT recordkey FROM (
+  SELECT ${keyText} AS recordkey, row_number() OVER (ORDER BY ${inOrder}) AS n, count(*) OVER () AS rows
   FROM (
     SELECT ${columns} FROM ${table} t
     WHERE t.${status} = 'pending' AND ($1::text IS NULL OR (${columns}) ${after} ${keyFrom('$1')}) ${where}
@@ -107,7 +107,7 @@ SELECT record_key FROM (
 
     // The same index.
     pending: /* sql */ `
-SELECT t.*, ${keyText} AS triphase_key FROM ${table} t
+SELECT t.*, ${keyText} AS triphasekey FROM ${table} t
 WHERE t.${status} = 'pending' AND ($1::text IS NULL OR (${columns}) ${after} ${keyFrom('$1')})
   AND ($2::text IS NULL OR (${columns}) ${upTo} ${keyFrom('$2')}) ${where}
 ORDER BY ${inOrder} LIMIT $3::int`,
@@ -127,17 +127,17 @@ WITH m AS (
   SET ${status} = held.new_status::${shape.statusType}, ${result} = held.new_result::${shape.resultType},
       ${error} = held.new_error::${shape.errorType}
   FROM held WHERE ${same('held')} AND t.${status} = 'pending'
-  RETURNING ${keyText} AS record_key, held.new_status = 'done' AS is_done
+  RETURNING ${keyText} AS recordkey, held.new_status = 'done' AS is_done
 ), counted AS (
   UPDATE triphase.sweep_page
   SET done = done + (SELECT count(*) FILTER (WHERE is_done) FROM marked)::int,
       errors = errors + (SELECT count(*) FILTER (WHERE NOT is_done) FROM marked)::int
   WHERE id = $2::bigint AND EXISTS (SELECT FROM marked)
 )
-SELECT record_key FROM marked`,
+SELECT recordkey FROM marked`,
 
     look: /* sql */ `
-SELECT ${keyText} AS record_key, t.${status} = 'pending' AS pending FROM ${rowsOf('')} JOIN ${table} t ON ${isRow}`,
+SELECT ${keyText} AS recordkey, t.${status} = 'pending' AS pending FROM ${rowsOf('')} JOIN ${table} t ON ${isRow}`,
 
     // Reads every row: for plans and reports, never while a run works.
     counts: /* sql */ `
@@ -150,11 +150,11 @@ WHERE true ${where} GROUP BY t.${status}`,
     // By the index on status, like the next three.
     errorGroups: /* sql */ `
 SELECT ${group(`t.${error}::text`)} AS group, min(${pattern(`t.${error}::text`)}) AS pattern, count(*)::text AS count,
-       min(t.${error}::text) AS example, min(${keyText}) AS record_key
+       min(t.${error}::text) AS example, min(${keyText}) AS recordkey
 FROM ${table} t WHERE ${isError} GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT $1::int`,
 
     errors: /* sql */ `
-SELECT ${keyText} AS record_key, t.${error}::text AS message FROM ${table} t
+SELECT ${keyText} AS recordkey, t.${error}::text AS message FROM ${table} t
 WHERE ${isError} AND ($1::text IS NULL OR ${group(`t.${error}::text`)} = $1::text)
   AND ($2::text IS NULL OR (${columns}) ${after} ${keyFrom('$2')})
 ORDER BY ${inOrder} LIMIT $3::int`,
@@ -196,7 +196,8 @@ SELECT c.relkind::text AS kind,
     FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indexprs IS NULL)::text AS indexes
 FROM pg_class c WHERE c.oid = to_regclass($1)`
 
-/** Whether the application's role may write what a mark counts. */
+/** Whether the application's role may write what a mark counts, in the engine's schema `$1`; no row: it is not there. */
 export const MAY_COUNT: string = /* sql */ `
-SELECT has_schema_privilege('triphase', 'USAGE')
-   AND has_table_privilege('triphase.sweep_page', 'SELECT, UPDATE') AS allowed`
+SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+   AND has_table_privilege(c.oid, 'UPDATE') AS allowed
+FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'sweep_page' WHERE n.nspname = $1`

@@ -75,5 +75,6 @@ async function runHook(
 }
 
 function applicationOf(context: ExecutionContext<unknown>): RunOnApplication {
-  return { query: context.query, text: (sql) => context.engine.text(sql) }
+  const { query, engine } = context
+  return { query, schema: engine.schema, text: (sql) => engine.text(sql) }
 }

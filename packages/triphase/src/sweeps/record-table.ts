@@ -12,7 +12,8 @@ import {
 /** How a sweep reaches the application's database: single statements that hold a connection only for themselves. */
 export interface RunOnApplication {
   query(text: string, values?: readonly unknown[]): Promise<{ rows: unknown[] }>
-  /** A statement's text for the engine's schema. */
+  /** Name of the engine's schema, and a statement's text for it. */
+  readonly schema: string
   text(sql: string): string
 }
 
@@ -74,15 +75,11 @@ export class RecordTable {
     if (!row) return [`there is no table ${tableName(this.names)} that this role can see`]
     if (!['r', 'p'].includes(row.kind))
       return [`${tableName(this.names)} is not a table (views cannot be swept)`]
-    const columns: Column[] = JSON.parse(row.columns)
-    const indexes: Index[] = JSON.parse(row.indexes ?? '[]')
+    const columns: Column[] = JSON.parse(jsonOf(row.columns))
+    const indexes: Index[] = JSON.parse(jsonOf(row.indexes ?? []))
     const faults = [...this.#columnFaults(columns), ...this.#indexFaults(indexes)]
     if (!row.allowed) faults.push('this role may not SELECT and UPDATE it')
-    if (!(await this.#mayCount(application))) {
-      faults.push(
-        `this role may not write ${application.text('triphase.sweep_page')}: GRANT USAGE on its schema, and SELECT, UPDATE on the table`,
-      )
-    }
+    faults.push(...(await countFaults(application)))
     if (faults.length === 0) this.#found = this.#foundIn(columns)
     return faults
   }
@@ -106,7 +103,7 @@ export class RecordTable {
     const { statements } = await this.#use(application)
     const values = [cursor, pages * pageSize, pageSize]
     const { rows } = await application.query(statements.boundaries, values)
-    return (rows as { record_key: string }[]).map((row) => row.record_key)
+    return (rows as { recordkey: unknown }[]).map((row) => jsonOf(row.recordkey))
   }
 
   async pending(
@@ -117,8 +114,8 @@ export class RecordTable {
     const { statements } = await this.#use(application)
     const { rows } = await application.query(statements.pending, [range.after, range.upTo, limit])
     return (rows as Record<string, unknown>[]).map((found) => {
-      const { triphase_key, triphaseKey, ...row } = found
-      return { key: String(triphase_key ?? triphaseKey), row }
+      const { triphasekey, ...row } = found
+      return { key: jsonOf(triphasekey), row }
     })
   }
 
@@ -131,7 +128,7 @@ export class RecordTable {
     const { statements } = await this.#use(application)
     const rows = marks.map(({ key, ...mark }) => ({ ...columnsOf(key), ...mark }))
     const answer = await application.query(application.text(statements.mark), [JSON.stringify(rows), pageId])
-    return new Set((answer.rows as { record_key: string }[]).map((row) => row.record_key))
+    return new Set((answer.rows as { recordkey: unknown }[]).map((row) => jsonOf(row.recordkey)))
   }
 
   /** Of these records those that exist: whether they are pending. */
@@ -139,7 +136,7 @@ export class RecordTable {
     const { statements } = await this.#use(application)
     const { rows } = await application.query(statements.look, [JSON.stringify(keys.map(columnsOf))])
     return new Map(
-      (rows as { record_key: string; pending: boolean }[]).map((row) => [row.record_key, row.pending]),
+      (rows as { recordkey: unknown; pending: boolean }[]).map((row) => [jsonOf(row.recordkey), row.pending]),
     )
   }
 
@@ -170,13 +167,6 @@ export class RecordTable {
   async #use(application: RunOnApplication): Promise<Found> {
     if (!this.#found) await this.require(application)
     return this.#found as Found
-  }
-
-  async #mayCount(application: RunOnApplication): Promise<boolean> {
-    const schema = application.text('triphase.').slice(0, -1)
-    const text = application.text(MAY_COUNT).replace("'triphase'", `'${schema}'`)
-    const { rows } = await application.query(text)
-    return (rows[0] as { allowed: boolean }).allowed
   }
 
   #columnFaults(columns: readonly Column[]): string[] {
@@ -231,6 +221,26 @@ export class RecordTable {
       resultIsJson: JSON_TYPES.includes(column(result).base),
     }
   }
+}
+
+/** Text of JSON that came from the database: plugins of query builders parse whatever looks like it. */
+export function jsonOf(value: unknown): string {
+  return typeof value === 'string' ? value : JSON.stringify(value)
+}
+
+async function countFaults({ query, schema }: RunOnApplication): Promise<string[]> {
+  const { rows } = await query(MAY_COUNT, [schema])
+  const [found] = rows as { allowed: boolean }[]
+  if (!found) {
+    return [
+      `the application's database has no ${schema}.sweep_page: it must be the engine's database, and migrated`,
+    ]
+  }
+  return found.allowed
+    ? []
+    : [
+        `this role may not write ${schema}.sweep_page: GRANT USAGE on the schema, SELECT and UPDATE on the table`,
+      ]
 }
 
 /** The columns of a key as a row of JSON has them. */

@@ -16,7 +16,7 @@ import {
 import type { EngineStatements } from '../task.ts'
 import { Marker } from './marker.ts'
 import { callRecord, idempotencyKeyOf } from './record-call.ts'
-import { columnsOf, type PendingRecord, type RunOnApplication } from './record-table.ts'
+import { columnsOf, jsonOf, type PendingRecord, type RunOnApplication } from './record-table.ts'
 import { ARROWS, FINAL_STATES, type RunState, shownState } from './states.ts'
 import type { Sweep } from './sweep.ts'
 import { type MigrationFormat, tableMigration } from './table-migration.ts'
@@ -268,14 +268,14 @@ export class SweepControl {
       pattern: string
       count: string
       example: string
-      record_key: string
+      recordkey: unknown
     }>(this.#parts.application, 'errorGroups', [limit])
-    return rows.map(({ record_key, count, ...row }) => ({
+    return rows.map(({ recordkey, count, ...row }) => ({
       ...row,
       pattern: row.pattern ?? '',
       example: row.example ?? '',
       count: Number(count),
-      exampleKey: JSON.parse(record_key),
+      exampleKey: JSON.parse(jsonOf(recordkey)),
     }))
   }
 
@@ -285,12 +285,12 @@ export class SweepControl {
   ): Promise<{ key: string[]; message: string | null }[]> {
     const { group = null, after, limit = 100 } = options
     const values = [group, after ? JSON.stringify(after) : null, limit]
-    const rows = await this.#sweep.table.query<{ record_key: string; message: string | null }>(
+    const rows = await this.#sweep.table.query<{ recordkey: unknown; message: string | null }>(
       this.#parts.application,
       'errors',
       values,
     )
-    return rows.map(({ record_key, message }) => ({ key: JSON.parse(record_key), message }))
+    return rows.map(({ recordkey, message }) => ({ key: JSON.parse(jsonOf(recordkey)), message }))
   }
 
   /**
@@ -313,7 +313,7 @@ export class SweepControl {
       )
       retried += Number(row?.count ?? 0)
       if (!row?.last) return retried
-      after = row.last
+      after = jsonOf(row.last)
     }
   }
 

@@ -56,6 +56,7 @@ test('pages hold every pending record once, whatever its key is made of', async 
   expect(collations.length).toBeGreaterThan(1)
   const application = {
     query: (text: string, values: readonly unknown[] = []) => pool.query(text, values as unknown[]),
+    schema: bench.schema.schema,
     text: (sql: string) => bench.schema.database.text(sql),
   }
   await fc.assert(
