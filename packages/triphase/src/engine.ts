@@ -330,7 +330,7 @@ export class Engine<Tx> {
     this.#own = outside(() => AsyncLocalStorage.snapshot())
     await this.#own(() => worker.start())
     this.#worker = worker
-    await this.#checkSweeps()
+    void this.#checkSweeps()
   }
 
   /** A table that does not fit keeps its own sweep from running, and nothing else from starting. */
@@ -340,7 +340,7 @@ export class Engine<Tx> {
       const faults = await this.sweep(task)
         .check()
         .catch((error: Error) => [error.message])
-      if (faults.length === 0) continue
+      if (faults.length === 0 || this.#stopping) continue
       const message = `Sweep ${task.name} cannot run: ${faults.join('; ')}.`
       this.telemetry.emit('config:warning', { message })
     }

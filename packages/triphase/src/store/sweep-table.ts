@@ -113,26 +113,28 @@ WHERE t.${status} = 'pending' AND ($1::text IS NULL OR (${columns}) ${after} ${k
 ORDER BY ${inOrder} LIMIT $3::int`,
 
     // Each record by the key's unique index: a LATERAL that locks rows cannot be joined another way, whatever the
-    // statistics say. SKIP LOCKED: a row that somebody else has locked holds up no other mark; it is tried again.
+    // statistics say. Then by its place, since a join by key reads the whole table where that seems small (20,000 rows:
+    // 2.6 ms instead of 0.5); the key is compared again, as partitions have equal places. SKIP LOCKED: a row that
+    // somebody else has locked, or changed in this very moment, holds up no other mark; it is tried again.
     mark: /* sql */ `
-WITH m AS (
-  SELECT * FROM ${rowsOf(', status text, result text, error text')}
-), held AS (
-  SELECT h.* FROM m CROSS JOIN LATERAL (
-    SELECT ${columns}, m.status AS new_status, m.result AS new_result, m.error AS new_error FROM ${table} t
-    WHERE ${isRow} AND t.${status} = 'pending' FOR NO KEY UPDATE OF t SKIP LOCKED
+WITH held AS (
+  SELECT h.* FROM ${rowsOf(', status text, result text, error text')} CROSS JOIN LATERAL (
+    SELECT t.ctid AS place, ${columns}, m.status AS new_status, m.result AS new_result, m.error AS new_error
+    FROM ${table} t WHERE ${isRow} AND t.${status} = 'pending' FOR NO KEY UPDATE OF t SKIP LOCKED
   ) h
 ), marked AS (
   UPDATE ${table} t
   SET ${status} = held.new_status::${shape.statusType}, ${result} = held.new_result::${shape.resultType},
       ${error} = held.new_error::${shape.errorType}
-  FROM held WHERE ${same('held')} AND t.${status} = 'pending'
+  FROM held
+  WHERE t.ctid = ANY (ARRAY(SELECT place FROM held)) AND ${same('held')} AND t.${status} = 'pending'
   RETURNING ${keyText} AS recordkey, held.new_status = 'done' AS is_done
 ), counted AS (
-  UPDATE triphase.sweep_page
-  SET done = done + (SELECT count(*) FILTER (WHERE is_done) FROM marked)::int,
-      errors = errors + (SELECT count(*) FILTER (WHERE NOT is_done) FROM marked)::int
-  WHERE id = $2::bigint AND EXISTS (SELECT FROM marked)
+  UPDATE triphase.sweep_page p SET done = p.done + c.done, errors = p.errors + c.errors
+  FROM (
+    SELECT count(*) FILTER (WHERE is_done)::int AS done, count(*) FILTER (WHERE NOT is_done)::int AS errors FROM marked
+  ) c
+  WHERE p.id = $2::bigint AND c.done + c.errors > 0
 )
 SELECT recordkey FROM marked`,
 

@@ -35,10 +35,10 @@ export function defineSweep<Row = Record<string, unknown>, Item = Row>(
 const AWAY_MS = 2_000
 
 const runSweepJob: RunSweepJob = async (settings, table, context) => {
-  // Each call has a time limit of its own; a page takes as long as its records do.
-  context.stopTimer()
   const { run: runId, page, hook } = context.input as SweepInput
   if (hook) return runHook(settings, context, runId)
+  // Each call has a time limit of its own; a page takes as long as its records do.
+  context.stopTimer()
   const application = applicationOf(context)
   const parts = { settings, table, context, application, runId }
   try {

@@ -315,7 +315,7 @@ export class PageRun {
     this.#calls++
     return callRecord(settings, record, {
       signal: context.signal,
-      idempotencyKey: idempotencyKeyOf(context.engine.schema, run, record.key),
+      idempotencyKey: () => idempotencyKeyOf(context.engine.schema, run, record.key),
       attempt,
       spend: (amount) => {
         if (!Number.isFinite(amount)) return
@@ -410,7 +410,7 @@ export class PageRun {
       ok: news.ok,
       failed: news.failed,
       trailing: news.trailing,
-      slowMs: news.slowMs,
+      slowMs: this.#permit.askedMs,
       breaker: settings.breaker,
     }
     try {

@@ -11,7 +11,6 @@ export interface CallNews {
   ok: number
   failed: number
   trailing: number
-  slowMs: number
   /** Calls begun so far, and what they have spent. */
   begun: number
   spent: number
@@ -22,11 +21,12 @@ export class Permit {
   #answer: BeatAnswer | undefined
   #leaseUntil = 0
   #slowUntil = 0
+  #askedUntil = 0
   #nextAt = 0
   #callsLeft = Number.POSITIVE_INFINITY
   #spendLeft = Number.POSITIVE_INFINITY
   #newsSince = false
-  #news: CallNews = { ok: 0, failed: 0, trailing: 0, slowMs: 0, begun: 0, spent: 0 }
+  #news: CallNews = { ok: 0, failed: 0, trailing: 0, begun: 0, spent: 0 }
 
   get state(): BeatAnswer['state'] {
     return this.#answer?.state ?? 'running'
@@ -87,8 +87,13 @@ export class Permit {
 
   /** No call begins before that time, here at once and elsewhere with the next beats. */
   slowDown(delayMs: number): void {
-    this.#slowUntil = Math.max(this.#slowUntil, performance.now() + delayMs)
-    this.#news.slowMs = Math.max(this.#news.slowMs, delayMs)
+    this.#askedUntil = Math.max(this.#askedUntil, performance.now() + delayMs)
+    this.#slowUntil = Math.max(this.#slowUntil, this.#askedUntil)
+  }
+
+  /** What an API asked of this page itself: told with each beat until it is over. */
+  get askedMs(): number {
+    return Math.max(0, this.#askedUntil - performance.now())
   }
 
   /** Calls have ended that the database does not know of. */
@@ -113,14 +118,13 @@ export class Permit {
     this.#callsLeft = (answer.callsLeft ?? Number.POSITIVE_INFINITY) - (this.#news.begun - told.begun)
     if (answer.slowMs > 0) this.#slowUntil = Math.max(this.#slowUntil, performance.now() + answer.slowMs)
     this.#spendLeft = (answer.spendLeft ?? Number.POSITIVE_INFINITY) - (this.#news.spent - told.spent)
-    const { ok, failed, trailing, slowMs, begun, spent } = this.#news
+    const { ok, failed, trailing, begun, spent } = this.#news
     this.#newsSince = ok > told.ok || failed > told.failed
     this.#news = {
       ok: ok - told.ok,
       failed: failed - told.failed,
       // A success since then has begun the row anew.
       trailing: ok > told.ok ? trailing : trailing - told.trailing,
-      slowMs: slowMs > told.slowMs ? slowMs : 0,
       begun,
       spent,
     }

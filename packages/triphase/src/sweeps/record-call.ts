@@ -16,7 +16,7 @@ export type CallOutcome =
 export interface CallOptions {
   /** Of the page. */
   signal: AbortSignal
-  idempotencyKey: string
+  idempotencyKey: () => string
   attempt: number
   spend(amount: number): void
   /** The call ignored its signal; its slot is not free before it settles. */
@@ -57,7 +57,14 @@ async function attempt(
     const record = settings.schema
       ? await validated(settings.schema, row, 'INVALID_INPUT', 'The record')
       : row
-    const value = await settings.each(record, { signal, idempotencyKey, attempt: number, spend })
+    const value = await settings.each(record, {
+      signal,
+      get idempotencyKey() {
+        return idempotencyKey()
+      },
+      attempt: number,
+      spend,
+    })
     return { kind: 'done', value, json: jsonText(value, 'The result') }
   } catch (thrown) {
     return signal.aborted ? failedBy(signal.reason) : outcomeOf(thrown)

@@ -333,15 +333,12 @@ export class SweepControl {
     marker: Marker | null,
   ): Promise<SampledRecord> {
     const { settings, table } = this.#sweep
+    const sampled = { id: 'sample', createdAt: new Date() }
     const began = performance.now()
     let spent = 0
     const outcome = await callRecord(settings, record, {
       signal,
-      idempotencyKey: idempotencyKeyOf(
-        this.#parts.engine.schema,
-        { id: 'sample', createdAt: new Date() },
-        record.key,
-      ),
+      idempotencyKey: () => idempotencyKeyOf(this.#parts.engine.schema, sampled, record.key),
       attempt: 1,
       spend: (amount) => {
         spent += amount
