@@ -42,7 +42,8 @@ SELECT queue FROM run`
 
 const LATEST = /* sql */ `SELECT id::text FROM triphase.sweep_run WHERE sweep = $1 ORDER BY id DESC LIMIT 1`
 
-// sweep_run_pkey, sweep_page_run, job_pkey; processes are few. The page whose claim is not executing has no slots.
+// sweep_run_pkey, sweep_page_run, job_pkey; processes are few. A page whose claim is not executing has no slots, and one
+// whose process has been silent for long has none to show, should nobody be there to rescue its job.
 const FIND = /* sql */ `
 SELECT r.id::text, r.state, r.reason, r.created_at AS "createdAt", r.started_at AS "startedAt",
   r.finished_at AS "finishedAt", r.concurrency, r.rate, r.queue, r.total::float8 AS total,
@@ -66,8 +67,9 @@ FROM triphase.sweep_run r CROSS JOIN LATERAL (
   SELECT coalesce(sum(p.done), 0) AS done, coalesce(sum(p.errors), 0) AS errors, coalesce(sum(p.calls), 0) AS calls,
     coalesce(sum(p.spent), 0) AS spent, count(*)::int AS pages, count(*) FILTER (WHERE NOT p.drained)::int AS undrained,
     coalesce(sum(p.slots) FILTER (WHERE EXISTS (
-      SELECT FROM triphase.job j WHERE j.id = p.job_id AND j.claim_no = p.claim_no AND j.state = 'executing')), 0)::int
-      AS slots
+      SELECT FROM triphase.job j JOIN triphase.process o ON o.id = j.process_id
+      WHERE j.id = p.job_id AND j.claim_no = p.claim_no AND j.state = 'executing'
+        AND o.beat_at > clock_timestamp() - interval '30 seconds')), 0)::int AS slots
   FROM triphase.sweep_page p WHERE p.run_id = r.id
 ) p
 WHERE r.id = $1`

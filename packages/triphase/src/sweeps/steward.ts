@@ -24,8 +24,12 @@ export interface StewardParts {
   runId: string
 }
 
-/** How long it sleeps when there is nothing to do; a page that ends wakes it. */
-const SLEEP_MS = 2_000
+/**
+ * How long it sleeps when there is nothing to do: about as long as a page takes. A page that ends wakes it, but not while
+ * it is looking.
+ */
+const SHORTEST_SLEEP_MS = 100
+const LONGEST_SLEEP_MS = 2_000
 const EARLIER_MS = 500
 /** Page jobs kept ahead: enough for all processes, few enough to be nothing. */
 const FEWEST_AHEAD = 2
@@ -66,7 +70,7 @@ export class Steward {
   async #advance(run: RunRow): Promise<Outcome> {
     const { engine } = this.#parts.context
     if (!run.fed) return this.#feed(run)
-    if (run.pages > 0) return snooze(SLEEP_MS)
+    if (run.pages > 0) return snooze(this.#sleepMs(run))
     if (run.passPages > 0) {
       await nextPass(engine, run.id, run.feedNo)
       return snooze(0)
@@ -81,7 +85,7 @@ export class Steward {
   async #feed(run: RunRow): Promise<Outcome> {
     const { context, settings, table, application } = this.#parts
     const ahead = Math.min(MOST_AHEAD, Math.max(FEWEST_AHEAD, run.concurrency + 1)) - run.undrained
-    if (ahead <= 0) return snooze(SLEEP_MS)
+    if (ahead <= 0) return snooze(this.#sleepMs(run))
     const pages = await this.#persist(() =>
       table.boundaries(application, run.cursor, ahead, settings.pageSize),
     )
@@ -89,7 +93,14 @@ export class Steward {
     const written = await feedRun(context.engine, run, pages, { fed, priority: settings.priority })
     if (written && pages.length > 0) context.announce(run.queue)
     // The end of the table, or a page fewer than wanted: what follows is decided by a fresh look.
-    return snooze(written && pages.length > 0 ? SLEEP_MS : 0)
+    return snooze(written && pages.length > 0 ? this.#sleepMs(run) : 0)
+  }
+
+  #sleepMs(run: RunRow): number {
+    const { at, settled } = run.samples.at(-1) ?? { at: run.startedAt?.getTime() ?? run.nowMs, settled: 0 }
+    const perMs = (run.done + run.errors - settled) / Math.max(1, run.nowMs - at)
+    const pageMs = perMs > 0 ? this.#parts.settings.pageSize / perMs : LONGEST_SLEEP_MS
+    return Math.round(Math.min(LONGEST_SLEEP_MS, Math.max(SHORTEST_SLEEP_MS, pageMs)))
   }
 
   /** Pending records; counted where that is quick, else as many as the planner takes them to be. */

@@ -118,3 +118,28 @@ test('a record that kills its process is found, marked, and holds up nobody', as
     { id: '30', error_message: expect.stringContaining('its process died 3 times') },
   ])
 })
+
+test('a run that was pausing when its process died is paused, whether anybody rescues its pages or not', async () => {
+  await records.fill(100)
+  api.hold()
+  const worker = spawnSweeper(settings({ run: true, concurrency: 5 }))
+  await eventually(() => expect(api.calls).toBe(5))
+  const control = watch()
+  expect(await control.pause()).toBe(true)
+  expect(await control.status()).toMatchObject({ state: 'pausing', slots: expect.any(Number) })
+  await kill(worker)
+  const { database } = bench.schema
+  await database.query("UPDATE triphase.process SET beat_at = beat_at - interval '1 minute'")
+  expect(await control.status()).toMatchObject({ state: 'paused', slots: 0 })
+  api.reset()
+  expect(await control.resume()).toBe(true)
+  expect(await control.status()).toMatchObject({ state: 'interrupted' })
+  spawnSweeper(settings())
+  await eventually(
+    async () => expect(await control.status()).toMatchObject({ state: 'completed', done: 100 }),
+    {
+      timeout: 20_000,
+    },
+  )
+  expect(api.calls).toBe(101)
+})

@@ -8,7 +8,7 @@ import {
 } from 'kysely'
 import pg from 'pg'
 import { expect, test } from 'vitest'
-import { createEngine, defineSweep, type Transactor } from '../../src/index.ts'
+import { createEngine, defineSweep, RetryAfter, type Transactor } from '../../src/index.ts'
 import { testUrl, useEngines } from '../support/engines.ts'
 import { eventually } from '../support/processes.ts'
 import { useRecords } from './table-of-records.ts'
@@ -40,6 +40,37 @@ test('a rate holds over all pages, and can be changed while the run works', asyn
   expect(15 / seconds).toBeLessThan(10 + 8 / seconds)
   await control.change({ rate: null })
   expect(await control.settled()).toMatchObject({ state: 'completed', done: 60, rate: null })
+})
+
+test('a Retry-After that one process was told slows the others down too', async () => {
+  await records.fill(400)
+  const begun: number[] = []
+  let toldAt: number | undefined
+  const sweepOf = (told: boolean) =>
+    defineSweep<{ id: string }>({
+      name: 'told',
+      table,
+      pageSize: 20,
+      concurrency: 4,
+      each: async () => {
+        begun.push(performance.now())
+        await new Promise((resolve) => setTimeout(resolve, 20))
+        if (!told || toldAt !== undefined) return
+        toldAt = performance.now()
+        throw new RetryAfter(3_500)
+      },
+    })
+  const engines = [true, false].map((told) =>
+    bench.engine({ tasks: [sweepOf(told)], queues: { default: 2 } }),
+  )
+  await Promise.all(engines.map((engine) => engine.start()))
+  const control = engines[1]!.sweep(sweepOf(false))
+  await control.run()
+  await eventually(() => expect(toldAt).toBeDefined())
+  await eventually(async () => expect((await control.status()).slowMs).toBeGreaterThan(0))
+  expect(await control.settled()).toMatchObject({ state: 'completed', done: 400, errors: 0, calls: 401 })
+  // Others hear of it with their next beat, within a second or so.
+  expect(begun.filter((at) => at > toldAt! + 2_000 && at < toldAt! + 3_400)).toEqual([])
 })
 
 test('a call that is too slow is tried again and then marked; one that ignores its signal is given up', async () => {

@@ -121,6 +121,18 @@ test('the cursor is moved once by whoever has read it, and a pass ends only when
   expect(pages).toHaveLength(2)
 })
 
+test('of several stewards that find the last pass empty one completes the run, with one hook', async () => {
+  const { database } = bench.schema
+  const run = { sweep: 'ended', queue: 'default', priority: 2, concurrency: 1, rate: null }
+  const id = (await createRun(database, { ...run, callBudget: null, spendBudget: null }))!
+  await beginRun(database, id, { count: 0, estimated: false })
+  await feedRun(database, (await findRun(database, id))!, [], { fed: true, priority: 2 })
+  const seen = (await findRun(database, id))!
+  const completions = [1, 2, 3, 4].map(() => completeRun(database, seen, { priority: 2, maxAttempts: 3 }))
+  expect((await Promise.all(completions)).filter(Boolean)).toHaveLength(1)
+  expect(await database.query("SELECT FROM triphase.job WHERE input::jsonb ? 'hook'")).toHaveLength(1)
+})
+
 test.each([
   [{ state: 'running', hasSteward: true, hasProcess: true }, 'running'],
   [{ state: 'running', hasSteward: false, hasProcess: true }, 'interrupted'],
