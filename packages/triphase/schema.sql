@@ -170,6 +170,7 @@ CREATE TABLE triphase.sweep_page (
   done integer NOT NULL DEFAULT 0,
   errors integer NOT NULL DEFAULT 0,
   calls integer NOT NULL DEFAULT 0,
+  calls_granted integer NOT NULL DEFAULT 0,
   spent double precision NOT NULL DEFAULT 0,
   crashes_seen integer NOT NULL DEFAULT 0,
   cautious integer NOT NULL DEFAULT 0,
@@ -559,7 +560,8 @@ BEGIN
   END IF;
 
   UPDATE triphase.sweep_page p SET calls = p_calls, spent = p_spent, drained = p_drained WHERE p.id = p_page;
-  SELECT coalesce(sum(o.slots), 0)::integer AS slots, count(*)::integer AS pages INTO others
+  SELECT coalesce(sum(o.slots), 0)::integer AS slots, count(*)::integer AS pages,
+         coalesce(sum(greatest(o.calls_granted - o.calls, 0)), 0) AS calls INTO others
   FROM triphase.sweep_page o
   JOIN triphase.job j ON j.id = o.job_id AND j.claim_no = o.claim_no AND j.state = 'executing'
   WHERE o.run_id = p_run AND o.id <> p_page AND (o.wanted > 0 OR o.slots > 0);
@@ -608,12 +610,15 @@ BEGIN
     slots := 0;
   END IF;
   slots := greatest(slots, 0);
+  calls_left := greatest(0, least(
+    ceil((run.call_budget - used.calls) / (others.pages + 1.0)), run.call_budget - used.calls - others.calls
+  ));
+  IF run.call_budget IS NULL THEN calls_left := NULL; END IF;
   UPDATE triphase.sweep_page p
-  SET claim_no = p_claim_no, wanted = CASE WHEN sweep_beat.state = 'running' THEN p_wanted ELSE p_busy END,
+  SET claim_no = p_claim_no, calls_granted = p_calls + coalesce(calls_left, 0), wanted = CASE WHEN sweep_beat.state = 'running' THEN p_wanted ELSE p_busy END,
       slots = greatest(sweep_beat.slots, p_busy)
   WHERE p.id = p_page;
   rate := run.rate * slots / greatest(others.slots + slots, 1);
-  calls_left := ceil((run.call_budget - used.calls) / (others.pages + 1.0));
   spend_left := (run.spend_budget - used.spent) / (others.pages + 1);
   slow_ms := coalesce(slow_ms, 0);
 END

@@ -70,6 +70,8 @@ CREATE TABLE triphase.sweep_page (
   done integer NOT NULL DEFAULT 0,
   errors integer NOT NULL DEFAULT 0,
   calls integer NOT NULL DEFAULT 0,
+  -- Of a call budget, the calls that it may reach before it asks again: nobody else is given them.
+  calls_granted integer NOT NULL DEFAULT 0,
   spent double precision NOT NULL DEFAULT 0,
   crashes_seen integer NOT NULL DEFAULT 0,
   -- Records to be called one at a time, since one of them may have killed its process.
@@ -98,7 +100,8 @@ CREATE TABLE triphase.sweep_record_try (
 -- granted: the run's row is locked first, and only the statements after that see what its last holder wrote.
 --
 -- Slots: a page may use what it wants of an equal share, and more where the others do not want theirs; never more than
--- is free. What is busy stays counted, so a lower concurrency takes effect as calls end.
+-- is free. What is busy stays counted, so a lower concurrency takes effect as calls end. While it asks, a page begins
+-- nothing that would go beyond what it said: its slots may be fewer by then, and others', even if the answer is lost.
 --
 -- Its plans are kept and right for whatever the tables hold later (see 0002): sweep_run_pkey, sweep_page_run,
 -- sweep_page_pkey, and job_pkey once a page.
@@ -135,7 +138,8 @@ BEGIN
   END IF;
 
   UPDATE triphase.sweep_page p SET calls = p_calls, spent = p_spent, drained = p_drained WHERE p.id = p_page;
-  SELECT coalesce(sum(o.slots), 0)::integer AS slots, count(*)::integer AS pages INTO others
+  SELECT coalesce(sum(o.slots), 0)::integer AS slots, count(*)::integer AS pages,
+         coalesce(sum(greatest(o.calls_granted - o.calls, 0)), 0) AS calls INTO others
   FROM triphase.sweep_page o
   JOIN triphase.job j ON j.id = o.job_id AND j.claim_no = o.claim_no AND j.state = 'executing'
   WHERE o.run_id = p_run AND o.id <> p_page AND (o.wanted > 0 OR o.slots > 0);
@@ -184,12 +188,15 @@ BEGIN
     slots := 0;
   END IF;
   slots := greatest(slots, 0);
+  calls_left := greatest(0, least(
+    ceil((run.call_budget - used.calls) / (others.pages + 1.0)), run.call_budget - used.calls - others.calls
+  ));
+  IF run.call_budget IS NULL THEN calls_left := NULL; END IF;
   UPDATE triphase.sweep_page p
-  SET claim_no = p_claim_no, wanted = CASE WHEN sweep_beat.state = 'running' THEN p_wanted ELSE p_busy END,
+  SET claim_no = p_claim_no, calls_granted = p_calls + coalesce(calls_left, 0), wanted = CASE WHEN sweep_beat.state = 'running' THEN p_wanted ELSE p_busy END,
       slots = greatest(sweep_beat.slots, p_busy)
   WHERE p.id = p_page;
   rate := run.rate * slots / greatest(others.slots + slots, 1);
-  calls_left := ceil((run.call_budget - used.calls) / (others.pages + 1.0));
   spend_left := (run.spend_budget - used.spent) / (others.pages + 1);
   slow_ms := coalesce(slow_ms, 0);
 END

@@ -248,11 +248,10 @@ export class PageRun {
   #start(): void {
     const { context, settings } = this.#parts
     while (!context.signal.aborted && this.#fatal === undefined) {
-      const limit = this.#cautious > 0 ? Math.min(1, this.#permit.slots) : this.#permit.slots - this.#leaked
+      const limit = this.#cautious > 0 ? Math.min(1, this.#permit.limit) : this.#permit.limit - this.#leaked
       if (this.#open.size >= limit || !this.#permit.take(settings.breaker.inRow)) return
       const record = this.#next()
       if (!record) return
-      this.#permit.began()
       this.#calling.add(record.key)
       const open = this.#one(record)
         .catch((error: unknown) => {
@@ -322,6 +321,7 @@ export class PageRun {
   #call(record: PendingRecord, attempt: number): Promise<CallOutcome> {
     const { settings, context, run } = this.#parts
     this.#calls++
+    this.#permit.began()
     return callRecord(settings, record, {
       signal: context.signal,
       idempotencyKey: () => idempotencyKeyOf(context.engine.schema, run, record.key),
@@ -422,6 +422,7 @@ export class PageRun {
       slowMs: this.#permit.askedMs,
       breaker: settings.breaker,
     }
+    this.#permit.ask(busy)
     try {
       this.#permit.learn(await beatPage(context.engine, report), sentAt, news)
     } catch (error) {

@@ -22,6 +22,7 @@ export class Permit {
   #leaseUntil = 0
   #slowUntil = 0
   #askedUntil = 0
+  #asking: number | undefined
   #nextAt = 0
   #callsLeft = Number.POSITIVE_INFINITY
   #spendLeft = Number.POSITIVE_INFINITY
@@ -40,6 +41,16 @@ export class Permit {
     return this.#answer?.slots ?? 0
   }
 
+  /** Calls that may be under way now: while it is asked for more, no more than it was said to be. */
+  get limit(): number {
+    return Math.min(this.slots, this.#asking ?? Number.POSITIVE_INFINITY)
+  }
+
+  /** A beat that says that so many calls are under way is sent; until one is answered, this is all that is sure. */
+  ask(busy: number): void {
+    this.#asking = busy
+  }
+
   /** Whether calls may be begun at all. */
   get open(): boolean {
     return this.state === 'running' && !this.stopping && performance.now() < this.#leaseUntil
@@ -49,6 +60,8 @@ export class Permit {
   take(mostInRow: number): boolean {
     const now = performance.now()
     if (!this.open || now < this.#slowUntil || now < this.#nextAt) return false
+    // What is left of a budget is being asked about, and may be another's by now.
+    if (this.#asking !== undefined && Number.isFinite(this.#callsLeft)) return false
     return this.#callsLeft > 0 && this.#spendLeft > 0 && this.#news.trailing < mostInRow
   }
 
@@ -114,6 +127,7 @@ export class Permit {
   /** @param told what the beat has said; it is not said again. */
   learn(answer: BeatAnswer, sentAt: number, told: CallNews): void {
     this.#answer = answer
+    this.#asking = undefined
     this.#leaseUntil = sentAt + LEASE_MS
     this.#callsLeft = (answer.callsLeft ?? Number.POSITIVE_INFINITY) - (this.#news.begun - told.begun)
     if (answer.slowMs > 0) this.#slowUntil = Math.max(this.#slowUntil, performance.now() + answer.slowMs)

@@ -63,7 +63,7 @@ export interface SweepBreaker {
 
 /** What a run may use before it pauses itself. */
 export interface SweepBudget {
-  /** Calls; processes that begin calls at the same moment may pass it by one each. */
+  /** Calls. What a process had begun in the last second before it died is not counted. */
   calls?: number
   /** What `spend` adds up to; calls that are under way when it is reached are added. */
   spend?: number

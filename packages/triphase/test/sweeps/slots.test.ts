@@ -82,3 +82,37 @@ test('slots of a claim that was lost are free, and what is busy stays counted', 
   expect((await beat(second, 1, 2)).slots).toBe(4)
   expect(await beat(first, 1, 2)).toMatchObject({ state: 'lost', slots: 0 })
 })
+
+test('a budget of calls is given out once, whoever asks at the same time', async () => {
+  const { database } = bench.schema
+  const { runId, pageIds } = await runWithPages(10, 4)
+  await database.query('UPDATE triphase.sweep_run SET call_budget = 25')
+  const calls = new Map(pageIds.map((id) => [id, 0]))
+  const left = new Map(pageIds.map((id) => [id, 0]))
+  for (let round = 0; round < 6; round++) {
+    await Promise.all(
+      pageIds.map(async (pageId, index) => {
+        const report = { ...none, calls: calls.get(pageId)! }
+        const answer = await beatPage(database, {
+          runId,
+          pageId,
+          claimNo: 1,
+          wanted: 5,
+          busy: 0,
+          ...report,
+          breaker,
+        })
+        left.set(pageId, answer.callsLeft ?? 0)
+        // One of them does nothing with what it gets.
+        if (index === 0) return
+        calls.set(pageId, calls.get(pageId)! + left.get(pageId)!)
+        left.set(pageId, 0)
+      }),
+    )
+    const [made, held] = [calls, left].map((counts) =>
+      [...counts.values()].reduce((sum, one) => sum + one, 0),
+    )
+    expect(made! + held!).toBeLessThanOrEqual(25)
+  }
+  expect(left.get(pageIds[0]!)! + [...calls.values()].reduce((sum, one) => sum + one, 0)).toBe(25)
+})
