@@ -63,14 +63,9 @@ export type {
   SweepDoneContext,
   SweepTable,
 } from './sweeps/sweep.ts'
-export type {
-  SampledRecord,
-  SweepChanges,
-  SweepControl,
-  SweepErrorGroup,
-  SweepPlan,
-  SweepStatus,
-} from './sweeps/sweep-control.ts'
+export type { SweepChanges } from './sweeps/sweep-changes.ts'
+export type { SampledRecord, SweepControl, SweepErrorGroup, SweepPlan } from './sweeps/sweep-control.ts'
+export type { SweepStatus } from './sweeps/sweep-status.ts'
 export type { MigrationFormat } from './sweeps/table-migration.ts'
 export {
   type AbandonContext,

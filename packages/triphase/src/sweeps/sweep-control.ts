@@ -8,7 +8,6 @@ import {
   findRun,
   latestRun,
   pauseRun,
-  type RunChanges,
   type RunRow,
   resumeRun,
   reviveRun,
@@ -17,8 +16,10 @@ import type { EngineStatements } from '../task.ts'
 import { Marker } from './marker.ts'
 import { callRecord, idempotencyKeyOf } from './record-call.ts'
 import { columnsOf, jsonOf, type PendingRecord, type RunOnApplication } from './record-table.ts'
-import { ARROWS, FINAL_STATES, type RunState, shownState } from './states.ts'
+import { ARROWS, type RunState } from './states.ts'
 import type { Sweep } from './sweep.ts'
+import { checkedChanges, type SweepChanges } from './sweep-changes.ts'
+import { type SweepStatus, statusOf } from './sweep-status.ts'
 import { type MigrationFormat, tableMigration } from './table-migration.ts'
 
 /** What a control works with. @internal */
@@ -27,40 +28,6 @@ export interface ControlParts {
   application: RunOnApplication
   /** Says that there are new jobs in a queue. */
   announce(queue: string): void
-}
-
-/** How a run stands, from the database: every process sees the same. Lengths of time are milliseconds. */
-export interface SweepStatus {
-  runId: string
-  state: RunState
-  /** Why it paused itself or failed. */
-  reason: string | null
-  /** Records pending when it began, and those that came since and are through; null: not counted yet. */
-  total: number | null
-  /** The planner's estimate, for very large tables. */
-  totalEstimated: boolean
-  /** Records that this run has marked. */
-  done: number
-  errors: number
-  calls: number
-  spent: number
-  /** Calls that may be under way at this moment. */
-  slots: number
-  concurrency: number
-  /** Calls a second at most; null: no limit. */
-  rate: number | null
-  budget: { calls: number | null; spend: number | null }
-  /** Records marked a second, over the last minute of running; null: too early to say. */
-  recordsPerSecond: number | null
-  /** Until it is through at that rate, pauses left out; null: nobody knows. */
-  etaMs: number | null
-  /** How long it has run, pauses left out. */
-  activeMs: number
-  /** An API asked not to be called for so long. */
-  slowMs: number
-  createdAt: Date
-  startedAt: Date | null
-  finishedAt: Date | null
 }
 
 /** What a run would have before it. */
@@ -96,14 +63,6 @@ export interface SweepErrorGroup {
   /** One of its messages, and the key of one of its records. */
   example: string
   exampleKey: string[]
-}
-
-/** Settings of a run that can change while it runs, from any process. Null takes a limit away. */
-export interface SweepChanges {
-  concurrency?: number
-  /** Calls a second. */
-  rate?: number | null
-  budget?: { calls?: number | null; spend?: number | null }
 }
 
 const KEYS_AT_A_TIME = 1_000
@@ -370,70 +329,5 @@ export class SweepControl {
 
   async #find(): Promise<RunRow> {
     return (await findRun(this.#parts.engine, await this.#latest())) as RunRow
-  }
-}
-
-function statusOf(run: RunRow): SweepStatus {
-  const settled = run.done + run.errors
-  const over = FINAL_STATES.includes(run.state)
-  const total = run.total === null ? null : Math.max(run.total, settled)
-  const recordsPerSecond = rateOf(run)
-  const left = total === null ? null : total - settled
-  const knowsEta = recordsPerSecond !== null && recordsPerSecond > 0 && left !== null && !over
-  return {
-    runId: run.id,
-    state: shownState(run),
-    reason: run.reason,
-    total,
-    totalEstimated: run.totalEstimated,
-    done: run.done,
-    errors: run.errors,
-    calls: run.calls,
-    spent: run.spent,
-    slots: run.slots,
-    concurrency: run.concurrency,
-    rate: run.rate,
-    budget: { calls: run.callBudget, spend: run.spendBudget },
-    recordsPerSecond,
-    etaMs: knowsEta ? (left / recordsPerSecond) * 1_000 : null,
-    activeMs: run.activeMs,
-    slowMs: run.slowMs,
-    createdAt: run.createdAt,
-    startedAt: run.startedAt,
-    finishedAt: run.finishedAt,
-  }
-}
-
-/** From the oldest moment that is kept to now; a pause forgets them all. */
-function rateOf(run: RunRow): number | null {
-  const [oldest] = run.samples
-  if (!oldest || run.state !== 'running' || run.nowMs - oldest.at < 1_000) return null
-  return ((run.done + run.errors - oldest.settled) / (run.nowMs - oldest.at)) * 1_000
-}
-
-function checkedChanges({ concurrency, rate, budget, ...others }: SweepChanges): RunChanges {
-  const faults = Object.keys(others).map((key) => `${key}: there is no such option`)
-  const positive = (name: string, value: number | null | undefined) => {
-    if (value !== undefined && value !== null && !(Number.isFinite(value) && value > 0)) {
-      faults.push(`${name}: a number above 0, or null for no limit`)
-    }
-  }
-  if (
-    concurrency !== undefined &&
-    !(Number.isInteger(concurrency) && concurrency >= 1 && concurrency <= 10_000)
-  ) {
-    faults.push('concurrency: a whole number from 1 to 10000')
-  }
-  positive('rate', rate)
-  positive('budget.spend', budget?.spend)
-  if (budget?.calls !== undefined && budget.calls !== null && !Number.isInteger(budget.calls)) {
-    faults.push('budget.calls: a whole number, or null for no limit')
-  }
-  if (faults.length > 0) throw new TriphaseError('INVALID_OPTIONS', faults.join('; '))
-  return {
-    ...(concurrency === undefined ? {} : { concurrency }),
-    ...(rate === undefined ? {} : { rate }),
-    ...(budget?.calls === undefined ? {} : { callBudget: budget.calls }),
-    ...(budget?.spend === undefined ? {} : { spendBudget: budget.spend }),
   }
 }
