@@ -12,6 +12,7 @@ import {
 import { complete, type ExecutionContext, type Outcome, snooze } from '../task.ts'
 import { Gatherer } from './gatherer.ts'
 import { Marker, mayPass, storable } from './marker.ts'
+import { PageReader } from './page-reader.ts'
 import { Permit } from './permit.ts'
 import { type CallOutcome, callRecord, idempotencyKeyOf } from './record-call.ts'
 import type { PendingRecord, RecordTable, RunOnApplication } from './record-table.ts'
@@ -40,11 +41,6 @@ const BEAT_MS = 1_000
 const SHORT_WAIT_MS = 500
 /** A page without slots gives its place in the queue to others for a while. */
 const STARVED_MS = 3_000
-const SMALLEST_READ = 50
-/** A portion that lasts no longer than this is followed by a larger one. */
-const QUICK_MS = 500
-/** Records that have been at hand for longer are read again before they are called. */
-const FRESH_MS = 15_000
 /** A record that was noted at so many crashes is taken to be their cause. */
 const MOST_CRASHES = 3
 
@@ -67,15 +63,10 @@ export class PageRun {
   readonly #tries: Map<string, RecordTries>
   readonly #calling = new Set<string>()
   readonly #retrying = new Set<string>()
-  #buffer: PendingRecord[] = []
+  /** Calls that ended while records were read: what was read may still say that they are pending. */
+  readonly #endedWhileReading = new Set<string>()
+  readonly #reader: PageReader
   #waiting: RecordWaiting[] = []
-  #cursor: string | null
-  /** Where the buffer begins. */
-  #lastTaken: string | null
-  #readAt = Number.NEGATIVE_INFINITY
-  #portion = SMALLEST_READ
-  #exhausted = false
-  #reading: Promise<void> | undefined
   #beating: Promise<void> | undefined
   #beatTimer: NodeJS.Timeout | undefined
   #starvedSince: number | undefined
@@ -92,8 +83,9 @@ export class PageRun {
   constructor(parts: PageParts) {
     const { page, table, application, pageId, context, tries } = parts
     this.#parts = parts
-    this.#cursor = page.fromKey
-    this.#lastTaken = page.fromKey
+    const read = (after: string | null, limit: number) =>
+      this.#persist(() => table.pending(application, { after, upTo: page.toKey }, limit))
+    this.#reader = new PageReader(read, page.fromKey, parts.settings.pageSize)
     this.#cautious = page.cautious
     this.#calls = page.calls
     this.#spent = page.spent
@@ -145,9 +137,9 @@ export class PageRun {
 
   async #work(): Promise<Outcome> {
     while (true) {
-      this.#read()
       this.#start()
-      const outcome = this.#open.size === 0 && !this.#reading ? await this.#leave() : undefined
+      this.#read()
+      const outcome = this.#open.size === 0 && !this.#reader.reading ? await this.#leave() : undefined
       if (outcome) return outcome
       await this.#change()
     }
@@ -166,7 +158,7 @@ export class PageRun {
     if (state !== 'running') return this.#finish()
     if (this.#permit.stopping) return snooze(0)
     if (this.#permit.slowMs > STARVED_MS) return this.#sleep(this.#permit.slowMs)
-    if (this.#exhausted && this.#buffer.length === 0) {
+    if (this.#reader.ended && this.#reader.size === 0) {
       const [next] = this.#waiting
       if (!next) return this.#finish()
       const waitMs = next.dueAt - performance.now()
@@ -200,43 +192,26 @@ export class PageRun {
 
   /** Reads on while fewer records are at hand than could be started. */
   #read(): void {
-    if (this.#exhausted || this.#reading || !this.#permit.open || this.#permit.slots === 0) return
-    if (this.#buffer.length >= this.#permit.slots || this.#parts.context.signal.aborted) return
-    this.#reading = this.#readPortion().then(
-      () => this.#wakeAfterRead(),
-      (error: unknown) => {
+    const { slots, open } = this.#permit
+    if (!open || slots === 0 || this.#parts.context.signal.aborted || !this.#reader.needs(slots)) return
+    void this.#reader
+      .readOn(slots, (record) => this.#isNew(record))
+      .catch((error: unknown) => {
         this.#fatal ??= error
-        this.#wakeAfterRead()
-      },
-    )
+      })
+      .then(() => {
+        this.#endedWhileReading.clear()
+        this.#wake()
+      })
   }
 
-  #wakeAfterRead(): void {
-    this.#reading = undefined
-    this.#wake()
-  }
-
-  async #readPortion(): Promise<void> {
-    const { table, application, page, settings } = this.#parts
-    // Twice as much as last time, where that was used up at once: few statements for quick calls, fresh rows for slow ones.
-    const quick = performance.now() - this.#readAt < QUICK_MS
-    this.#portion = Math.min(
-      settings.pageSize,
-      quick ? 2 * this.#portion : Math.max(SMALLEST_READ, 4 * this.#permit.slots),
-    )
-    const limit = this.#portion
-    const range = { after: this.#cursor, upTo: page.toKey }
-    const records = await this.#persist(() => table.pending(application, range, limit))
-    this.#exhausted = records.length < limit
-    this.#readAt = performance.now()
-    this.#cursor = records.at(-1)?.key ?? this.#cursor
-    for (const record of records) {
-      // Read again, after the buffer was dropped.
-      if (this.#calling.has(record.key) || this.#retrying.has(record.key)) continue
-      const dueMs = this.#tries.get(record.key)?.dueMs ?? 0
-      if (dueMs > 0) this.#waitFor(record, dueMs)
-      else this.#buffer.push(record)
-    }
+  /** Whether a record that was read is to be called in its turn: not one that is under way, or waits for its next try. */
+  #isNew(record: PendingRecord): boolean {
+    const { key } = record
+    if (this.#calling.has(key) || this.#retrying.has(key) || this.#endedWhileReading.has(key)) return false
+    const dueMs = this.#tries.get(key)?.dueMs ?? 0
+    if (dueMs > 0) this.#waitFor(record, dueMs)
+    return dueMs === 0
   }
 
   #waitFor(record: PendingRecord, delayMs: number): void {
@@ -260,6 +235,7 @@ export class PageRun {
         .then(() => {
           this.#open.delete(open)
           this.#calling.delete(record.key)
+          if (this.#reader.reading) this.#endedWhileReading.add(record.key)
           this.#wake()
         })
       this.#open.add(open)
@@ -274,10 +250,7 @@ export class PageRun {
       this.#retrying.delete(first.record.key)
       return first.record
     }
-    if (performance.now() - this.#readAt > FRESH_MS) this.#readAgain()
-    const record = this.#buffer.shift()
-    if (record) this.#lastTaken = record.key
-    return record
+    return this.#reader.next()
   }
 
   async #one(record: PendingRecord): Promise<void> {
@@ -285,15 +258,6 @@ export class PageRun {
     await this.#callAndSettle(record, true)
     this.#cautious--
     if (this.#cautious === 0) await this.#note(null)
-  }
-
-  /** What was read long ago may have been changed, marked or deleted by others. */
-  #readAgain(): void {
-    if (this.#buffer.length === 0 || this.#reading) return
-    this.#buffer = []
-    this.#cursor = this.#lastTaken
-    this.#exhausted = false
-    this.#read()
   }
 
   async #callAndSettle(record: PendingRecord, alone: boolean): Promise<void> {
@@ -415,7 +379,7 @@ export class PageRun {
       busy,
       calls: this.#calls,
       spent: this.#spent,
-      drained: this.#exhausted && this.#buffer.length === 0,
+      drained: this.#reader.ended && this.#reader.size === 0,
       ok: news.ok,
       failed: news.failed,
       trailing: news.trailing,
@@ -434,8 +398,8 @@ export class PageRun {
   #wanted(busy: number): number {
     const { pageSize } = this.#parts.settings
     if (this.#permit.stopping) return busy
-    if (!this.#exhausted) return pageSize
-    return Math.min(pageSize, busy + this.#buffer.length + this.#waiting.length)
+    if (!this.#reader.ended) return pageSize
+    return Math.min(pageSize, busy + this.#reader.size + this.#waiting.length)
   }
 
   #persist<Value>(work: () => Promise<Value>): Promise<Value> {
