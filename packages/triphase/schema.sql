@@ -7,6 +7,10 @@ CREATE SEQUENCE triphase.job_position AS bigint START 1 INCREMENT 1 MINVALUE 1 M
 
 CREATE SEQUENCE triphase.process_id_seq AS bigint START 1 INCREMENT 1 MINVALUE 1 MAXVALUE 9223372036854775807 CACHE 1 OWNED BY triphase.process.id;
 
+CREATE SEQUENCE triphase.sweep_page_id_seq AS bigint START 1 INCREMENT 1 MINVALUE 1 MAXVALUE 9223372036854775807 CACHE 1 OWNED BY triphase.sweep_page.id;
+
+CREATE SEQUENCE triphase.sweep_run_id_seq AS bigint START 1 INCREMENT 1 MINVALUE 1 MAXVALUE 9223372036854775807 CACHE 1 OWNED BY triphase.sweep_run.id;
+
 CREATE TABLE triphase.answer (
   job_id bigint NOT NULL,
   stored_at timestamp with time zone NOT NULL DEFAULT clock_timestamp(),
@@ -156,6 +160,77 @@ CREATE TABLE triphase.queue (
   CONSTRAINT queue_concurrency CHECK ((concurrency >= 0))
 );
 
+CREATE TABLE triphase.sweep_page (
+  id bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
+  run_id bigint NOT NULL,
+  job_id bigint NOT NULL,
+  claim_no integer NOT NULL DEFAULT 0,
+  wanted integer NOT NULL DEFAULT 0,
+  slots integer NOT NULL DEFAULT 0,
+  done integer NOT NULL DEFAULT 0,
+  errors integer NOT NULL DEFAULT 0,
+  calls integer NOT NULL DEFAULT 0,
+  calls_granted integer NOT NULL DEFAULT 0,
+  spent double precision NOT NULL DEFAULT 0,
+  crashes_seen integer NOT NULL DEFAULT 0,
+  cautious integer NOT NULL DEFAULT 0,
+  drained boolean NOT NULL DEFAULT false,
+  from_key text,
+  to_key text NOT NULL,
+  calling text,
+  CONSTRAINT sweep_page_pkey PRIMARY KEY (id)
+) WITH (fillfactor=50);
+
+CREATE TABLE triphase.sweep_record_try (
+  page_id bigint NOT NULL,
+  due_at timestamp with time zone NOT NULL DEFAULT clock_timestamp(),
+  tries integer NOT NULL DEFAULT 0,
+  crashes integer NOT NULL DEFAULT 0,
+  record_key text NOT NULL,
+  error text,
+  CONSTRAINT sweep_record_try_pkey PRIMARY KEY (page_id, record_key)
+);
+
+CREATE TABLE triphase.sweep_run (
+  id bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
+  created_at timestamp with time zone NOT NULL DEFAULT clock_timestamp(),
+  started_at timestamp with time zone,
+  finished_at timestamp with time zone,
+  running_since timestamp with time zone,
+  active_ms double precision NOT NULL DEFAULT 0,
+  slow_until timestamp with time zone,
+  total bigint,
+  done bigint NOT NULL DEFAULT 0,
+  errors bigint NOT NULL DEFAULT 0,
+  calls bigint NOT NULL DEFAULT 0,
+  spent double precision NOT NULL DEFAULT 0,
+  call_budget bigint,
+  spend_budget double precision,
+  rate double precision,
+  steward_job bigint NOT NULL,
+  hook_job bigint,
+  concurrency integer NOT NULL,
+  pass integer NOT NULL DEFAULT 1,
+  pass_pages integer NOT NULL DEFAULT 0,
+  feed_no integer NOT NULL DEFAULT 0,
+  failures_in_row integer NOT NULL DEFAULT 0,
+  window_calls integer NOT NULL DEFAULT 0,
+  window_failures integer NOT NULL DEFAULT 0,
+  fed boolean NOT NULL DEFAULT false,
+  total_estimated boolean NOT NULL DEFAULT false,
+  sweep text NOT NULL,
+  queue text NOT NULL,
+  state text NOT NULL DEFAULT 'planned'::text,
+  reason text,
+  cursor text,
+  samples json,
+  CONSTRAINT sweep_run_pkey PRIMARY KEY (id),
+  CONSTRAINT sweep_run_finished CHECK (((state = ANY (ARRAY['completed'::text, 'cancelled'::text, 'failed'::text])) = (finished_at IS NOT NULL))),
+  CONSTRAINT sweep_run_limits CHECK (((concurrency >= 1) AND (rate > (0)::double precision) AND (call_budget >= 0) AND (spend_budget >= (0)::double precision))),
+  CONSTRAINT sweep_run_since CHECK (((state = 'running'::text) = (running_since IS NOT NULL))),
+  CONSTRAINT sweep_run_state CHECK ((state = ANY (ARRAY['planned'::text, 'running'::text, 'paused'::text, 'completed'::text, 'cancelled'::text, 'failed'::text])))
+) WITH (fillfactor=50);
+
 CREATE UNIQUE INDEX answer_pkey ON triphase.answer USING btree (job_id, step);
 
 CREATE UNIQUE INDEX cancel_request_pkey ON triphase.cancel_request USING btree (job_id);
@@ -183,6 +258,18 @@ CREATE UNIQUE INDEX migration_pkey ON triphase.migration USING btree (version);
 CREATE UNIQUE INDEX process_pkey ON triphase.process USING btree (id);
 
 CREATE UNIQUE INDEX queue_pkey ON triphase.queue USING btree (name);
+
+CREATE UNIQUE INDEX sweep_page_pkey ON triphase.sweep_page USING btree (id);
+
+CREATE INDEX sweep_page_run ON triphase.sweep_page USING btree (run_id);
+
+CREATE UNIQUE INDEX sweep_record_try_pkey ON triphase.sweep_record_try USING btree (page_id, record_key);
+
+CREATE UNIQUE INDEX sweep_run_open ON triphase.sweep_run USING btree (sweep) WHERE (state = ANY (ARRAY['planned'::text, 'running'::text, 'paused'::text]));
+
+CREATE UNIQUE INDEX sweep_run_pkey ON triphase.sweep_run USING btree (id);
+
+CREATE INDEX sweep_run_sweep ON triphase.sweep_run USING btree (sweep, id);
 
 CREATE OR REPLACE FUNCTION triphase.claim_jobs(of_queue text, for_process bigint, most integer, most_suspects integer, after_urgent bigint, after_high bigint, after_normal bigint, after_low bigint)
  RETURNS TABLE(id text, claim_no integer, attempt integer, max_attempts integer, crash_count smallint, timeout_ms integer, queue text, task text, input text, tags text[], inserted_at timestamp with time zone, claimed_at timestamp with time zone, traceparent text, priority smallint, "position" text, oldest_open text, horizon text)
@@ -440,3 +527,99 @@ UNION ALL
 SELECT x.answer::text, false FROM triphase.answer x
 WHERE x.job_id = of_job AND x.step = of_step AND NOT EXISTS (SELECT FROM stored);
 END $function$;
+
+CREATE OR REPLACE FUNCTION triphase.sweep_beat(p_run bigint, p_page bigint, p_claim_no integer, p_wanted integer, p_busy integer, p_calls integer, p_spent double precision, p_drained boolean, p_ok integer, p_failed integer, p_trailing integer, p_slow_ms double precision, p_most_in_row integer, p_window integer, p_share double precision, OUT state text, OUT slots integer, OUT slow_ms double precision, OUT rate double precision, OUT calls_left bigint, OUT spend_left double precision, OUT stopping boolean)
+ RETURNS record
+ LANGUAGE plpgsql
+ SET plan_cache_mode TO 'force_generic_plan'
+ SET enable_seqscan TO 'off'
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
+AS $function$
+DECLARE
+  run triphase.sweep_run;
+  page triphase.sweep_page;
+  others record;
+  share integer;
+  free integer;
+  in_row integer;
+  recent integer;
+  recent_failures integer;
+  why text;
+  used record;
+BEGIN
+  SELECT r.* INTO run FROM triphase.sweep_run r WHERE r.id = p_run FOR NO KEY UPDATE;
+  SELECT p.* INTO page FROM triphase.sweep_page p WHERE p.id = p_page;
+  SELECT coalesce(pr.stopping, false) INTO stopping
+  FROM triphase.job j LEFT JOIN triphase.process pr ON pr.id = j.process_id
+  WHERE j.id = page.job_id AND j.claim_no = p_claim_no AND j.state = 'executing';
+  IF NOT FOUND THEN
+    state := 'lost';
+    slots := 0;
+    RETURN;
+  END IF;
+
+  UPDATE triphase.sweep_page p SET calls = p_calls, spent = p_spent, drained = p_drained WHERE p.id = p_page;
+  SELECT coalesce(sum(o.slots), 0)::integer AS slots, count(*)::integer AS pages,
+         coalesce(sum(greatest(o.calls_granted - o.calls, 0)), 0) AS calls INTO others
+  FROM triphase.sweep_page o
+  JOIN triphase.job j ON j.id = o.job_id AND j.claim_no = o.claim_no AND j.state = 'executing'
+  WHERE o.run_id = p_run AND o.id <> p_page AND (o.wanted > 0 OR o.slots > 0);
+  SELECT run.calls + sum(p.calls) AS calls, run.spent + sum(p.spent) AS spent INTO used
+  FROM triphase.sweep_page p WHERE p.run_id = p_run;
+
+  in_row := CASE WHEN p_ok > 0 THEN p_trailing ELSE run.failures_in_row + p_trailing END;
+  recent := run.window_calls + p_ok + p_failed;
+  recent_failures := run.window_failures + p_failed;
+  state := run.state;
+  IF run.state = 'running' THEN
+    why := CASE
+      WHEN in_row >= p_most_in_row THEN format('%s calls failed in a row', in_row)
+      WHEN recent >= p_window AND recent_failures >= p_share * recent
+        THEN format('%s of the last %s calls failed', recent_failures, recent)
+      WHEN used.calls >= run.call_budget THEN format('the budget of %s calls is used up', run.call_budget)
+      WHEN used.spent >= run.spend_budget THEN format('%s of the budget of %s is spent', used.spent, run.spend_budget)
+    END;
+    IF why IS NOT NULL THEN state := 'paused'; END IF;
+  END IF;
+  -- The older half of the window is forgotten as it fills.
+  IF recent >= 2 * p_window THEN
+    recent := recent / 2;
+    recent_failures := recent_failures / 2;
+  END IF;
+  UPDATE triphase.sweep_run r
+  SET failures_in_row = in_row, window_calls = recent, window_failures = recent_failures,
+      slow_until = CASE WHEN p_slow_ms > 0
+        THEN greatest(r.slow_until, clock_timestamp() + p_slow_ms * interval '1 millisecond') ELSE r.slow_until END,
+      state = sweep_beat.state, reason = coalesce(why, r.reason),
+      active_ms = CASE WHEN why IS NULL THEN r.active_ms
+        ELSE r.active_ms + extract(epoch FROM clock_timestamp() - r.running_since)::float8 * 1000 END,
+      running_since = CASE WHEN why IS NULL THEN r.running_since END
+  WHERE r.id = p_run
+  RETURNING extract(epoch FROM r.slow_until - clock_timestamp())::float8 * 1000 INTO slow_ms;
+
+  share := ceil(run.concurrency / (others.pages + 1.0));
+  free := greatest(run.concurrency - others.slots, 0);
+  IF state = 'running' THEN
+    SELECT least(p_wanted, free, greatest(share, run.concurrency - coalesce(sum(least(o.wanted, share)), 0)))
+    INTO slots
+    FROM triphase.sweep_page o
+    JOIN triphase.job j ON j.id = o.job_id AND j.claim_no = o.claim_no AND j.state = 'executing'
+    WHERE o.run_id = p_run AND o.id <> p_page;
+  ELSE
+    slots := 0;
+  END IF;
+  slots := greatest(slots, 0);
+  calls_left := greatest(0, least(
+    ceil((run.call_budget - used.calls) / (others.pages + 1.0)), run.call_budget - used.calls - others.calls
+  ));
+  IF run.call_budget IS NULL THEN calls_left := NULL; END IF;
+  UPDATE triphase.sweep_page p
+  SET claim_no = p_claim_no, calls_granted = p_calls + coalesce(calls_left, 0), wanted = CASE WHEN sweep_beat.state = 'running' THEN p_wanted ELSE p_busy END,
+      slots = greatest(sweep_beat.slots, p_busy)
+  WHERE p.id = p_page;
+  rate := run.rate * slots / greatest(others.slots + slots, 1);
+  spend_left := (run.spend_budget - used.spent) / (others.pages + 1);
+  slow_ms := coalesce(slow_ms, 0);
+END
+$function$;

@@ -24,6 +24,8 @@ import { pauseQueue, resumeQueue, setQueueConcurrency } from './store/queue.ts'
 import { retryJob } from './store/retry-job.ts'
 import { describeServer, type ServerDescription } from './store/server.ts'
 import { openApplicationPool, pgTransactor, type Transactor } from './store/transactor.ts'
+import { isSweep, type Sweep } from './sweeps/sweep.ts'
+import { SweepControl } from './sweeps/sweep-control.ts'
 import { isQueueName, QUEUE_NAME_RULE, type Task, type TaskReference } from './task.ts'
 import { Telemetry } from './telemetry.ts'
 import { Worker } from './worker.ts'
@@ -269,6 +271,24 @@ export class Engine<Tx> {
   }
 
   /**
+   * Begins, watches and changes the runs of a sweep. This process need not work on it.
+   *
+   * @example
+   * await engine.sweep(describeFiles).run()
+   */
+  sweep(sweep: Sweep): SweepControl {
+    return new SweepControl(sweep, {
+      engine: this.#database,
+      application: {
+        query: (text, values = []) => this.#query(text, values),
+        schema: this.#config.schema,
+        text: (sql) => this.#database.text(sql),
+      },
+      announce: (queue) => this.#send([{ kind: 'available', queue }]),
+    })
+  }
+
+  /**
    * Connections at this moment, and what has been done with them since the engine was made.
    *
    * @example
@@ -317,6 +337,7 @@ export class Engine<Tx> {
     await this.#own(() => worker.start())
     this.#worker = worker
     void this.#own(() => this.#lookForPooler(server))
+    void this.#own(() => this.#checkSweeps())
   }
 
   async #lookForPooler(server: ServerDescription): Promise<void> {
@@ -343,6 +364,19 @@ export class Engine<Tx> {
         ? query.call(this.#transactor, text, values)
         : transaction.call(this.#transactor, (tx) => execute.call(this.#transactor, tx as Tx, text, values))
       return ((await ran) as { rows: unknown[] }).rows
+    }
+  }
+
+  /** A table that does not fit keeps its own sweep from running, and nothing else from starting. */
+  async #checkSweeps(): Promise<void> {
+    for (const task of this.#tasks.values()) {
+      if (!isSweep(task)) continue
+      const faults = await this.sweep(task)
+        .check()
+        .catch((error: Error) => [error.message])
+      if (faults.length === 0 || this.#stopping) continue
+      const message = `Sweep ${task.name} cannot run: ${faults.join('; ')}.`
+      this.telemetry.emit('config:warning', { message })
     }
   }
 
@@ -389,6 +423,13 @@ export class Engine<Tx> {
     else this.#hintsOf.get(tx as object)?.push(...hints)
     if (run !== undefined && when === 'in-transaction') await notify(run, this.#config.schema, hints)
     return inserted
+  }
+
+  /** One statement on the application's pool. */
+  #query(text: string, values: readonly unknown[]): Promise<{ rows: unknown[] }> {
+    const transactor = this.#transactor
+    if (transactor.query) return transactor.query(text, values)
+    return transactor.transaction((tx) => transactor.execute(tx, text, values))
   }
 
   /** The application's transactor, with hints sent after each commit: also for jobs that a staged task enqueues. */

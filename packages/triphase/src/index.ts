@@ -52,6 +52,21 @@ export type { InsertedJob } from './store/insert.ts'
 export type { JobAttempt } from './store/inspect.ts'
 export { migrationSql, SCHEMA_VERSION } from './store/migrate.ts'
 export { pgTransactor, type Transactor } from './store/transactor.ts'
+export { defineSweep } from './sweeps/define-sweep.ts'
+export type { RunState } from './sweeps/states.ts'
+export type {
+  EachContext,
+  Sweep,
+  SweepBreaker,
+  SweepBudget,
+  SweepDefinition,
+  SweepDoneContext,
+  SweepTable,
+} from './sweeps/sweep.ts'
+export type { SweepChanges } from './sweeps/sweep-changes.ts'
+export type { SampledRecord, SweepControl, SweepErrorGroup, SweepPlan } from './sweeps/sweep-control.ts'
+export type { SweepStatus } from './sweeps/sweep-status.ts'
+export type { MigrationFormat } from './sweeps/table-migration.ts'
 export {
   type AbandonContext,
   cancel,

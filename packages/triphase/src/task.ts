@@ -86,9 +86,22 @@ export interface TaskReference<RawInput> {
 /** The step under which the whole answer of a staged task's call is stored, whatever steps it was made of. */
 export const WHOLE_ANSWER = 'call'
 
+/** Statements on the engine's own pool, each unnamed and in a transaction of its own. */
+export interface EngineStatements {
+  /** Name of the engine's schema. */
+  readonly schema: string
+  /** The statement's text for this schema. */
+  text(sql: string): string
+  query<Row>(sql: string, values?: readonly unknown[]): Promise<Row[]>
+}
+
 /** What the engine offers to the code that runs a claim; tasks of all kinds are built on it. */
 export interface ExecutionContext<Tx> extends JobContext<unknown> {
   readonly claim: ClaimedJob
+  /** For tasks that keep books of their own in the engine's schema. */
+  readonly engine: EngineStatements
+  /** Says that jobs of this queue were written by such statements. */
+  announce(queue: string): void
   /** Names the phase that the claim is in, for the ledger and for errors. */
   enterPhase(name: string): void
   /** Ends the attempt's time limit: what follows is not interrupted by it. */

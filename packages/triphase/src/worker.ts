@@ -178,6 +178,7 @@ export class Worker {
         holds,
         maxAnswerBytes: config.maxAnswerBytes,
         closing: this.#closing.signal,
+        onAvailable: (queue) => this.#workIn([queue], true),
       }),
       queueTimeoutMs: (queue) => config.queues.get(queue)?.timeoutMs ?? 60_000,
       abortGraceMs: config.abortGraceMs,

@@ -19,6 +19,8 @@ export interface ContextParts {
   maxAnswerBytes: number
   /** Fires when the engine closes its connections: nothing is tried again after that. */
   closing: AbortSignal
+  /** A task wrote jobs of this queue. */
+  onAvailable: (queue: string) => void
 }
 
 type Context = ExecutionContext<unknown>
@@ -36,6 +38,8 @@ export class ExecutionContexts {
     const { schema } = this.#parts.database
     return {
       claim: claim.job,
+      engine: this.#parts.database,
+      announce: this.#parts.onAvailable,
       job: { id, attempt, maxAttempts, tags, insertedAt },
       input,
       get signal() {

@@ -11,6 +11,9 @@ const TABLES = [
   'process',
   'queue',
   'leader',
+  'sweep_run',
+  'sweep_page',
+  'sweep_record_try',
 ] as const
 
 /** Deletes every row of the schema, job by job history and all. For tests: DELETE of few rows is ten times faster than TRUNCATE. */

@@ -1,0 +1,205 @@
+/** What the database says of a sweep's table, beyond its definition. */
+export interface TableShape {
+  /** The key's columns with their types, in order, as SQL writes them. */
+  key: readonly { name: string; type: string }[]
+  statusType: string
+  resultType: string
+  errorType: string
+}
+
+/** A sweep's table as its author named it. */
+export interface TableNames {
+  schema: string | undefined
+  table: string
+  key: readonly string[]
+  status: string
+  result: string
+  error: string
+  /** A condition in SQL, written by the sweep's author. */
+  where: string | undefined
+  descending: boolean
+}
+
+/**
+ * The statements of one sweep on its table, each whole: made once from names and types, quoted, and from the author's
+ * own `where`. They run on the application's connection.
+ *
+ * A record's key travels as text: `recordkey` is a JSON array of its columns, read and written by the database, which
+ * alone compares keys. So a page ends where the column's own collation says.
+ */
+export interface TableStatements {
+  /** Keys at which pages end, after a cursor: `$1` cursor or null, `$2` rows to look at, `$3` rows a page. */
+  readonly boundaries: string
+  /** Pending records of a page, as they are: `$1` after this key or null, `$2` up to this key or null, `$3` at most. */
+  readonly pending: string
+  /** Marks records: `$1` JSON rows of k1…, status, result, error; `$2` the page that counts them, or null. */
+  readonly mark: string
+  /** Of the records in `$1` (JSON rows of k1…), those that exist, and whether they are still pending. */
+  readonly look: string
+  readonly counts: string
+  readonly pendingCount: string
+  /** `$1` how many groups. */
+  readonly errorGroups: string
+  /** Errors after a key: `$1` group or null, `$2` key or null, `$3` at most. */
+  readonly errors: string
+  /** Makes errors pending again: `$1` group or null, `$2` after this key or null, `$3` rows to look at. */
+  readonly retryErrors: string
+  /** Makes the errors among `$1` (JSON rows of k1…) pending again. */
+  readonly retryKeys: string
+  /** Its plan says how many rows are pending, roughly and at once. */
+  readonly estimate: string
+}
+
+/** An identifier of SQL, whatever characters it has. */
+export function quoted(name: string): string {
+  return `"${name.replaceAll('"', '""')}"`
+}
+
+export function tableName({ schema, table }: TableNames): string {
+  return schema === undefined ? quoted(table) : `${quoted(schema)}.${quoted(table)}`
+}
+
+/** The text of an error without what differs from record to record: what groups them. */
+function pattern(error: string): string {
+  const uuid = '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}'
+  const withoutUuid = `regexp_replace(left(${error}, 2000), '${uuid}', '<id>', 'gi')`
+  const withoutHex = `regexp_replace(${withoutUuid}, '\\m(?=[a-f]*[0-9])[0-9a-f]{8,}\\M', '<id>', 'gi')`
+  return `left(regexp_replace(${withoutHex}, '[0-9]+([.][0-9]+)*', '<n>', 'g'), 300)`
+}
+
+function group(error: string): string {
+  return `left(md5(${pattern(error)}), 12)`
+}
+
+/** Builds the statements; every one names the index that serves it. */
+export function tableStatements(names: TableNames, shape: TableShape): TableStatements {
+  const table = tableName(names)
+  const keys = shape.key.map(({ name }) => quoted(name))
+  const [status, result, error] = [quoted(names.status), quoted(names.result), quoted(names.error)]
+  const where = names.where === undefined ? '' : `AND (${names.where})`
+  const [after, upTo, order, back] = names.descending
+    ? ['<', '>=', 'DESC', 'ASC']
+    : ['>', '<=', 'ASC', 'DESC']
+
+  const columns = keys.map((key) => `t.${key}`).join(', ')
+  const inOrder = keys.map((key) => `t.${key} ${order}`).join(', ')
+  const backwards = keys.map((key) => `t.${key} ${back}`).join(', ')
+  const keyText = `json_build_array(${keys.map((key) => `t.${key}::text`).join(', ')})::text`
+  const keyFrom = (parameter: string) =>
+    `(${shape.key.map(({ type }, index) => `(${parameter}::text::json->>${index})::${type}`).join(', ')})`
+  const rowsOf = (more: string) =>
+    `json_to_recordset($1::text::json) AS m(${shape.key.map((_, index) => `k${index} text`).join(', ')}${more})`
+  const isRow = shape.key.map(({ type }, index) => `t.${keys[index]} = m.k${index}::${type}`).join(' AND ')
+  const same = (other: string) => keys.map((key) => `t.${key} = ${other}.${key}`).join(' AND ')
+  const isError = `t.${status} = 'error' ${where}`
+
+  return {
+    // By the partial index on the key of pending rows, from the cursor on.
+    boundaries: /* sql */ `
+SELECT recordkey FROM (
+  SELECT ${keyText} AS recordkey, row_number() OVER (ORDER BY ${inOrder}) AS n, count(*) OVER () AS rows
+  FROM (
+    SELECT ${columns} FROM ${table} t
+    WHERE t.${status} = 'pending' AND ($1::text IS NULL OR (${columns}) ${after} ${keyFrom('$1')}) ${where}
+    ORDER BY ${inOrder} LIMIT $2::int
+  ) t
+) pages WHERE n % $3::int = 0 OR n = rows ORDER BY n`,
+
+    // The same index.
+    pending: /* sql */ `
+SELECT t.*, ${keyText} AS triphasekey FROM ${table} t
+WHERE t.${status} = 'pending' AND ($1::text IS NULL OR (${columns}) ${after} ${keyFrom('$1')})
+  AND ($2::text IS NULL OR (${columns}) ${upTo} ${keyFrom('$2')}) ${where}
+ORDER BY ${inOrder} LIMIT $3::int`,
+
+    // Each record by the key's unique index: a LATERAL that locks rows cannot be joined another way, whatever the
+    // statistics say. Then by its place, since a join by key reads the whole table where that seems small (20,000 rows:
+    // 2.6 ms instead of 0.5); the key is compared again, as partitions have equal places. SKIP LOCKED: a row that
+    // somebody else has locked, or changed in this very moment, holds up no other mark; it is tried again.
+    mark: /* sql */ `
+WITH held AS (
+  SELECT h.* FROM ${rowsOf(', status text, result text, error text')} CROSS JOIN LATERAL (
+    SELECT t.ctid AS place, ${columns}, m.status AS new_status, m.result AS new_result, m.error AS new_error
+    FROM ${table} t WHERE ${isRow} AND t.${status} = 'pending' FOR NO KEY UPDATE OF t SKIP LOCKED
+  ) h
+), marked AS (
+  UPDATE ${table} t
+  SET ${status} = held.new_status::${shape.statusType}, ${result} = held.new_result::${shape.resultType},
+      ${error} = held.new_error::${shape.errorType}
+  FROM held
+  WHERE t.ctid = ANY (ARRAY(SELECT place FROM held)) AND ${same('held')} AND t.${status} = 'pending'
+  RETURNING ${keyText} AS recordkey, held.new_status = 'done' AS is_done
+), counted AS (
+  UPDATE triphase.sweep_page p SET done = p.done + c.done, errors = p.errors + c.errors
+  FROM (
+    SELECT count(*) FILTER (WHERE is_done)::int AS done, count(*) FILTER (WHERE NOT is_done)::int AS errors FROM marked
+  ) c
+  WHERE p.id = $2::bigint AND c.done + c.errors > 0
+)
+SELECT recordkey FROM marked`,
+
+    look: /* sql */ `
+SELECT ${keyText} AS recordkey, t.${status} = 'pending' AS pending FROM ${rowsOf('')} JOIN ${table} t ON ${isRow}`,
+
+    // Reads every row: for plans and reports, never while a run works.
+    counts: /* sql */ `
+SELECT t.${status}::text AS status, count(*)::text AS count FROM ${table} t
+WHERE true ${where} GROUP BY t.${status}`,
+
+    // By the partial index, alone where there is no `where`.
+    pendingCount: /* sql */ `SELECT count(*)::text AS count FROM ${table} t WHERE t.${status} = 'pending' ${where}`,
+
+    // By the index on status, like the next three.
+    errorGroups: /* sql */ `
+SELECT ${group(`t.${error}::text`)} AS group, min(${pattern(`t.${error}::text`)}) AS pattern, count(*)::text AS count,
+       min(t.${error}::text) AS example, min(${keyText}) AS recordkey
+FROM ${table} t WHERE ${isError} GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT $1::int`,
+
+    errors: /* sql */ `
+SELECT ${keyText} AS recordkey, t.${error}::text AS message FROM ${table} t
+WHERE ${isError} AND ($1::text IS NULL OR ${group(`t.${error}::text`)} = $1::text)
+  AND ($2::text IS NULL OR (${columns}) ${after} ${keyFrom('$2')})
+ORDER BY ${inOrder} LIMIT $3::int`,
+
+    retryErrors: /* sql */ `
+WITH page AS (
+  SELECT ${columns} FROM ${table} t
+  WHERE ${isError} AND ($2::text IS NULL OR (${columns}) ${after} ${keyFrom('$2')})
+  ORDER BY ${inOrder} LIMIT $3::int
+), again AS (
+  UPDATE ${table} t SET ${status} = 'pending', ${error} = NULL
+  FROM page WHERE ${same('page')} AND t.${status} = 'error' AND ($1::text IS NULL OR ${group(`t.${error}::text`)} = $1::text)
+  RETURNING 1
+)
+SELECT (SELECT ${keyText} FROM page t ORDER BY ${backwards} LIMIT 1) AS last, (SELECT count(*) FROM again)::int AS count`,
+
+    retryKeys: /* sql */ `
+UPDATE ${table} t SET ${status} = 'pending', ${error} = NULL
+FROM ${rowsOf('')} WHERE ${isRow} AND t.${status} = 'error' RETURNING 1`,
+
+    estimate: /* sql */ `EXPLAIN (FORMAT JSON) SELECT FROM ${table} t WHERE t.${status} = 'pending' ${where}`,
+  }
+}
+
+/** By pg_class, pg_attribute and pg_index: what the columns and unique keys of a table are. `$1` its name, quoted. */
+export const DESCRIBE_TABLE: string = /* sql */ `
+SELECT c.relkind::text AS kind,
+  has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'UPDATE') AS allowed,
+  (SELECT json_agg(json_build_object(
+      'name', a.attname, 'type', format_type(a.atttypid, -1), 'base', coalesce(b.typname, y.typname),
+      'notNull', a.attnotnull, 'default', pg_get_expr(d.adbin, d.adrelid)))
+    FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid LEFT JOIN pg_type b ON b.oid = y.typbasetype
+    LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)::text AS columns,
+  (SELECT json_agg(json_build_object(
+      'unique', i.indisunique, 'partial', pg_get_expr(i.indpred, i.indrelid),
+      'columns', (SELECT json_agg(a.attname ORDER BY k.n) FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, n)
+        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum WHERE k.n <= i.indnkeyatts)))
+    FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indexprs IS NULL)::text AS indexes
+FROM pg_class c WHERE c.oid = to_regclass($1)`
+
+/** Whether the application's role may write what a mark counts, in the engine's schema `$1`; no row: it is not there. */
+export const MAY_COUNT: string = /* sql */ `
+SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+   AND has_table_privilege(c.oid, 'UPDATE') AS allowed
+FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'sweep_page' WHERE n.nspname = $1`

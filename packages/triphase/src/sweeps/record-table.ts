@@ -1,0 +1,249 @@
+import { TriphaseError } from '../errors.ts'
+import {
+  DESCRIBE_TABLE,
+  MAY_COUNT,
+  type TableNames,
+  type TableShape,
+  type TableStatements,
+  tableName,
+  tableStatements,
+} from '../store/sweep-table.ts'
+
+/** How a sweep reaches the application's database: single statements that hold a connection only for themselves. */
+export interface RunOnApplication {
+  query(text: string, values?: readonly unknown[]): Promise<{ rows: unknown[] }>
+  /** Name of the engine's schema, and a statement's text for it. */
+  readonly schema: string
+  text(sql: string): string
+}
+
+export interface PendingRecord {
+  /** A JSON array of the key's columns as texts, written by the database. */
+  key: string
+  row: Record<string, unknown>
+}
+
+export interface Mark {
+  key: string
+  status: 'done' | 'error'
+  result: string | null
+  error: string | null
+}
+
+interface Column {
+  name: string
+  type: string
+  base: string
+  notNull: boolean
+  default: string | null
+}
+
+interface Index {
+  unique: boolean
+  partial: string | null
+  columns: string[] | null
+}
+
+type ExplainedPlan = { Plan?: { 'Plan Rows'?: number } }[]
+
+const KEY_TYPES = ['int2', 'int4', 'int8', 'numeric', 'uuid', 'text', 'varchar', 'bpchar', 'citext', 'name']
+const JSON_TYPES = ['json', 'jsonb']
+
+interface Found {
+  statements: TableStatements
+  /** Columns of the result are JSON: a text is written as a JSON text. */
+  resultIsJson: boolean
+}
+
+/** A sweep's table in the database. The first use looks at what it is; a table that does not fit is refused whole. */
+export class RecordTable {
+  readonly names: TableNames
+  #found: Found | undefined
+
+  constructor(names: TableNames) {
+    this.names = names
+  }
+
+  /**
+   * Everything that keeps the table from being swept, one line each; empty when it fits.
+   *
+   * @throws what the database answers with when it cannot be asked.
+   */
+  async faults(application: RunOnApplication): Promise<string[]> {
+    const { rows } = await application.query(DESCRIBE_TABLE, [tableName(this.names)])
+    const [row] = rows as { kind: string; allowed: boolean; columns: string; indexes: string | null }[]
+    if (!row) return [`there is no table ${tableName(this.names)} that this role can see`]
+    if (!['r', 'p'].includes(row.kind))
+      return [`${tableName(this.names)} is not a table (views cannot be swept)`]
+    const columns: Column[] = JSON.parse(jsonOf(row.columns))
+    const indexes: Index[] = JSON.parse(jsonOf(row.indexes ?? []))
+    const faults = [...this.#columnFaults(columns), ...this.#indexFaults(indexes)]
+    if (!row.allowed) faults.push('this role may not SELECT and UPDATE it')
+    faults.push(...(await countFaults(application)))
+    if (faults.length === 0) this.#found = this.#foundIn(columns)
+    return faults
+  }
+
+  async require(application: RunOnApplication): Promise<void> {
+    const faults = await this.faults(application)
+    if (faults.length === 0) return
+    throw new TriphaseError(
+      'SWEEP_TABLE',
+      `The table ${tableName(this.names)} cannot be swept: ${faults.join('; ')}. engine.sweep(sweep).migration() writes what is missing.`,
+    )
+  }
+
+  /** Keys at which the next pages end. */
+  async boundaries(
+    application: RunOnApplication,
+    cursor: string | null,
+    pages: number,
+    pageSize: number,
+  ): Promise<string[]> {
+    const { statements } = await this.#use(application)
+    const values = [cursor, pages * pageSize, pageSize]
+    const { rows } = await application.query(statements.boundaries, values)
+    return (rows as { recordkey: unknown }[]).map((row) => jsonOf(row.recordkey))
+  }
+
+  async pending(
+    application: RunOnApplication,
+    range: { after: string | null; upTo: string | null },
+    limit: number,
+  ): Promise<PendingRecord[]> {
+    const { statements } = await this.#use(application)
+    const { rows } = await application.query(statements.pending, [range.after, range.upTo, limit])
+    return (rows as Record<string, unknown>[]).map((found) => {
+      const { triphasekey, ...row } = found
+      return { key: jsonOf(triphasekey), row }
+    })
+  }
+
+  /** Marks pending records; returns the keys of those that this statement marked. */
+  async mark(
+    application: RunOnApplication,
+    marks: readonly Mark[],
+    pageId: string | null,
+  ): Promise<Set<string>> {
+    const { statements } = await this.#use(application)
+    const rows = marks.map(({ key, ...mark }) => ({ ...columnsOf(key), ...mark }))
+    const answer = await application.query(application.text(statements.mark), [JSON.stringify(rows), pageId])
+    return new Set((answer.rows as { recordkey: unknown }[]).map((row) => jsonOf(row.recordkey)))
+  }
+
+  /** Of these records those that exist: whether they are pending. */
+  async look(application: RunOnApplication, keys: readonly string[]): Promise<Map<string, boolean>> {
+    const { statements } = await this.#use(application)
+    const { rows } = await application.query(statements.look, [JSON.stringify(keys.map(columnsOf))])
+    return new Map(
+      (rows as { recordkey: unknown; pending: boolean }[]).map((row) => [jsonOf(row.recordkey), row.pending]),
+    )
+  }
+
+  /** About how many rows are pending, as the planner thinks. */
+  async estimate(application: RunOnApplication): Promise<number> {
+    const [row] = await this.query<Record<string, unknown>>(application, 'estimate', [])
+    const plan = Object.values(row ?? {})[0]
+    const [{ Plan: { 'Plan Rows': rows = 0 } = {} } = {}] =
+      typeof plan === 'string' ? JSON.parse(plan) : (plan as ExplainedPlan)
+    return rows
+  }
+
+  /** A result as the column takes it. */
+  resultText(json: string, value: unknown): string | null {
+    if (value === undefined || value === null) return null
+    return typeof value === 'string' && !this.#found?.resultIsJson ? value : json
+  }
+
+  async query<Row>(
+    application: RunOnApplication,
+    name: keyof TableStatements,
+    values: readonly unknown[],
+  ): Promise<Row[]> {
+    const { statements } = await this.#use(application)
+    return (await application.query(statements[name], values)).rows as Row[]
+  }
+
+  async #use(application: RunOnApplication): Promise<Found> {
+    if (!this.#found) await this.require(application)
+    return this.#found as Found
+  }
+
+  #columnFaults(columns: readonly Column[]): string[] {
+    const { key, status, result, error } = this.names
+    const byName = new Map(columns.map((column) => [column.name, column]))
+    const missing = [...key, status, result, error].filter((name) => !byName.has(name))
+    const faults = missing.map((name) => `column ${name} is missing`)
+    for (const name of key) {
+      const column = byName.get(name)
+      if (column && !KEY_TYPES.includes(column.base)) {
+        faults.push(`key column ${name} is ${column.type}; a key is made of ${KEY_TYPES.join(', ')}`)
+      }
+      if (column && !column.notNull) faults.push(`key column ${name} allows NULL`)
+    }
+    const statusColumn = byName.get(status)
+    if (statusColumn && !statusColumn.notNull) faults.push(`column ${status} allows NULL`)
+    if (statusColumn && !statusColumn.default?.startsWith("'pending'")) {
+      faults.push(`column ${status} has no default 'pending'`)
+    }
+    return faults
+  }
+
+  #indexFaults(indexes: readonly Index[]): string[] {
+    const { key, status } = this.names
+    const faults: string[] = []
+    const whole = indexes.filter(({ partial }) => partial === null)
+    if (!whole.some(({ unique, columns }) => unique && columns?.every((name) => key.includes(name)))) {
+      faults.push(`no primary key or unique index tells records apart by (${key.join(', ')})`)
+    }
+    if (!whole.some(({ columns }) => columns?.[0] === status)) faults.push(`no index begins with ${status}`)
+    const pending = indexes.some(
+      ({ partial, columns }) =>
+        partial?.includes("'pending'") &&
+        partial.includes(status) &&
+        key.every((name, index) => columns?.[index] === name),
+    )
+    if (!pending) faults.push(`no index on (${key.join(', ')}) WHERE ${status} = 'pending'`)
+    return faults
+  }
+
+  #foundIn(columns: readonly Column[]): Found {
+    const column = (name: string) => columns.find((one) => one.name === name) as Column
+    const { key, status, result, error } = this.names
+    const shape: TableShape = {
+      key: key.map((name) => ({ name, type: column(name).type })),
+      statusType: column(status).type,
+      resultType: column(result).type,
+      errorType: column(error).type,
+    }
+    return {
+      statements: tableStatements(this.names, shape),
+      resultIsJson: JSON_TYPES.includes(column(result).base),
+    }
+  }
+}
+
+/** Text of JSON that came from the database: plugins of query builders parse whatever looks like it. */
+export function jsonOf(value: unknown): string {
+  return typeof value === 'string' ? value : JSON.stringify(value)
+}
+
+async function countFaults({ query, schema }: RunOnApplication): Promise<string[]> {
+  const { rows } = await query(MAY_COUNT, [schema])
+  const [found] = rows as { allowed: boolean }[]
+  if (!found) {
+    return [
+      `the application's database has no ${schema}.sweep_page: it must be the engine's database, and migrated`,
+    ]
+  }
+  return found.allowed
+    ? []
+    : [
+        `this role may not write ${schema}.sweep_page: GRANT USAGE on the schema, SELECT and UPDATE on the table`,
+      ]
+}
+
+/** The columns of a key as a row of JSON has them. */
+export function columnsOf(key: string): Record<string, string> {
+  return Object.fromEntries((JSON.parse(key) as string[]).map((text, index) => [`k${index}`, text]))
+}

@@ -1,0 +1,160 @@
+import pg from 'pg'
+import { expect, test } from 'vitest'
+import { defineSweep } from '../../src/index.ts'
+import { testUrl } from '../support/database-url.ts'
+import { useEngines } from '../support/engines.ts'
+import { eventually } from '../support/processes.ts'
+import { useRecords } from './table-of-records.ts'
+
+const bench = useEngines()
+const records = useRecords('sweep_neighbour_records')
+const table = { name: records.name, key: 'id' }
+const queues = { default: 4 }
+
+async function withClient<Value>(work: (client: pg.Client) => Promise<Value>): Promise<Value> {
+  const client = new pg.Client({ connectionString: testUrl() })
+  await client.connect()
+  try {
+    return await work(client)
+  } finally {
+    await client.end()
+  }
+}
+
+test('a row that somebody else has locked holds up no other', async () => {
+  await records.fill(100)
+  const sweep = defineSweep<{ id: string }>({
+    name: 'locked',
+    table,
+    concurrency: 3,
+    each: async () => 'fine',
+  })
+  const engine = bench.engine({ tasks: [sweep], queues })
+  await engine.start()
+  const control = engine.sweep(sweep)
+  await withClient(async (client) => {
+    await client.query('BEGIN')
+    await client.query(`SELECT FROM ${records.name} WHERE id = 5 FOR UPDATE`)
+    await control.run()
+    await eventually(async () => expect(await records.counts()).toEqual({ done: 99, pending: 1 }))
+    expect(await control.status()).toMatchObject({ state: 'running', slots: expect.any(Number), done: 99 })
+    await client.query('COMMIT')
+  })
+  expect(await control.settled()).toMatchObject({ state: 'completed', done: 100, calls: 100 })
+})
+
+test('rows come, change and go while a run works; nobody waits', async () => {
+  await records.fill(300)
+  const seen = new Set<string>()
+  const sweep = defineSweep<{ id: string }>({
+    name: 'moving',
+    table,
+    concurrency: 4,
+    pageSize: 30,
+    each: async ({ id }) => {
+      seen.add(id)
+      await new Promise((resolve) => setTimeout(resolve, 2))
+    },
+  })
+  const engine = bench.engine({ tasks: [sweep], queues })
+  await engine.start()
+  const control = engine.sweep(sweep)
+  await control.run()
+  await eventually(() => expect(seen.size).toBeGreaterThan(50))
+  await withClient(async (client) => {
+    await client.query(`SET lock_timeout = '1s'`)
+    await client.query(`UPDATE ${records.name} SET body = body || '!'`)
+    await client.query(`DELETE FROM ${records.name} WHERE id > 250`)
+    await client.query(
+      `INSERT INTO ${records.name} (id, body) VALUES (-1, 'below the cursor'), (9000, 'above it')`,
+    )
+  })
+  expect(await control.settled()).toMatchObject({ state: 'completed', errors: 0 })
+  expect(await records.counts()).toEqual({ done: 252 })
+  expect([seen.has('-1'), seen.has('9000')]).toEqual([true, true])
+})
+
+test('a result that the database refuses is an error of its record alone', async () => {
+  await records.fill(50)
+  const sweep = defineSweep<{ id: string }>({
+    name: 'refused',
+    table,
+    concurrency: 10,
+    each: async ({ id }) => (id === '20' ? 'nul \u0000' : id === '21' ? () => {} : 'fine'),
+  })
+  const engine = bench.engine({ tasks: [sweep], queues })
+  await engine.start()
+  await engine.sweep(sweep).run()
+  expect(await engine.sweep(sweep).settled()).toMatchObject({ state: 'completed', done: 48, errors: 2 })
+  expect(await records.rows("status = 'error'")).toMatchObject([
+    { id: '20', error_message: expect.stringContaining('the database refused the result') },
+    { id: '21', error_message: expect.stringContaining('cannot be written as JSON') },
+  ])
+})
+
+test('a table that takes no marks fails the run, with the reason', async () => {
+  await records.fill(50)
+  await records.pool.query(
+    `ALTER TABLE ${records.name} ADD CONSTRAINT nothing_done CHECK (status = 'pending')`,
+  )
+  try {
+    const sweep = defineSweep<{ id: string }>({ name: 'unmarkable', table, each: async () => 'fine' })
+    const engine = bench.engine({ tasks: [sweep], queues })
+    await engine.start()
+    await engine.sweep(sweep).run()
+    expect(await engine.sweep(sweep).settled()).toMatchObject({
+      state: 'failed',
+      reason: expect.stringContaining('nothing_done'),
+    })
+    await eventually(async () => expect(await engine.counts()).toEqual([]))
+  } finally {
+    await records.pool.query(`ALTER TABLE ${records.name} DROP CONSTRAINT nothing_done`)
+  }
+})
+
+test('a stop lets calls under way end and begins no others; the next process goes on', async () => {
+  await records.fill(60)
+  const gate = Promise.withResolvers<void>()
+  const calls: string[] = []
+  const sweep = defineSweep<{ id: string }>({
+    name: 'stopped',
+    table,
+    concurrency: 5,
+    each: async ({ id }) => {
+      calls.push(id)
+      await gate.promise
+    },
+  })
+  const engine = bench.engine({ tasks: [sweep], queues, heartbeat: '100ms', deadAfter: '1s' })
+  await engine.start()
+  await engine.sweep(sweep).run()
+  await eventually(() => expect(calls.length).toBe(5))
+  const stopped = engine.stop({ graceMs: 20_000 })
+  // The page learns of it with a beat, and with the next one wants no more than it has.
+  await eventually(async () => {
+    const pages = await bench.schema.database.query('SELECT wanted FROM triphase.sweep_page')
+    expect(pages).toEqual([{ wanted: 5 }])
+  })
+  gate.resolve()
+  await stopped
+  expect(await records.counts()).toEqual({ done: 5, pending: 55 })
+  const next = bench.engine({ tasks: [sweep], queues })
+  await next.start()
+  expect(await next.sweep(sweep).settled()).toMatchObject({ state: 'completed', done: 60, calls: 60 })
+  expect(new Set(calls).size).toBe(60)
+})
+
+test('a run whose steward is gone is interrupted, and goes on when run again', async () => {
+  await records.fill(40)
+  const sweep = defineSweep<{ id: string }>({ name: 'orphaned', table, each: async () => 'fine' })
+  const idle = bench.engine({ tasks: [sweep] })
+  const control = idle.sweep(sweep)
+  await control.run()
+  expect(await control.status()).toMatchObject({ state: 'interrupted' })
+  await bench.schema.database.query('DELETE FROM triphase.job')
+  const engine = bench.engine({ tasks: [sweep], queues })
+  await engine.start()
+  expect(await control.status()).toMatchObject({ state: 'interrupted' })
+  expect(await control.run()).toMatchObject({ created: false })
+  expect(await control.settled()).toMatchObject({ state: 'completed', done: 40 })
+})
