@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os'
 import { defineConfig } from 'vitest/config'
 import { NOT_POOLED_FILES } from './packages/triphase/test/support/not-pooled.ts'
 import { NO_PGBOUNCER } from './packages/triphase/test/support/pgbouncer.ts'
@@ -11,6 +12,8 @@ export default defineConfig({
   environments: { __vitest__: { resolve: { conditions, externalConditions: conditions } } }, // Runs the global setup.
   test: {
     globalSetup: ['packages/triphase/test/support/global-setup.ts'],
+    // Most of a test's time is waiting: for processes, locks and limits.
+    maxWorkers: Math.max(4, availableParallelism()),
     testTimeout: 60_000,
     hookTimeout: 60_000,
     projects: [

@@ -12,6 +12,15 @@ export const NOT_POOLED_FILES: Readonly<Record<string, string>> = {
   'liveness/{heart,machine,peer-watch}.test.ts': PURE,
   'queue/{claims,lookahead,marks}.test.ts': PURE,
   'staged/table.test.ts': PURE,
+  '{adviser,detached}.test.ts': PURE,
+  'queue/ledger.test.ts': PURE,
+  'guard/table.test.ts': PURE,
+  'sweeps/page-reader.test.ts': PURE,
+  'sweeps/{paging,table}.test.ts':
+    'about the statements on one table, which pooled runs of sweeps go through too',
+  'sweeps/crash-points.test.ts':
+    'its proxy stands before the server; sweeps/killed.test.ts kills processes at any point',
+  'sweeps/limits.test.ts': 'waits for clocks and limits of the engine, for half a minute',
 }
 
 const KEEPS =

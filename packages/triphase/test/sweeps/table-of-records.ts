@@ -1,6 +1,6 @@
 import pg from 'pg'
 import { afterAll, beforeAll } from 'vitest'
-import { testUrl } from '../support/engines.ts'
+import { testUrl } from '../support/database-url.ts'
 
 /** A table of the application, outside the engine's schema. */
 export interface RecordsTable {
@@ -12,8 +12,9 @@ export interface RecordsTable {
   rows<Row = Record<string, unknown>>(condition?: string): Promise<Row[]>
 }
 
-/** Gives a test file a table that fits for sweeps; `count` files have as many tables. */
-export function useRecords(name: string, pool: () => pg.Pool = lazyPool()): RecordsTable {
+/** Gives a test file a table that fits for sweeps. The file may run twice at a time: directly and through a pooler. */
+export function useRecords(prefix: string, pool: () => pg.Pool = lazyPool()): RecordsTable {
+  const name = `${prefix}_${process.env.TRIPHASE_TEST_POOLED ? 'pooled' : 'direct'}`
   beforeAll(async () => {
     await pool().query(`
       DROP TABLE IF EXISTS ${name};

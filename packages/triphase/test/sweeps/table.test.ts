@@ -58,7 +58,7 @@ test('what is missing is named, all of it; the generated SQL adds it', async () 
   })
 
   const engine = bench.engine({ tasks: [sweep], queues: { default: 2 } })
-  const warning = engine.telemetry.next('config:warning')
+  const warning = engine.telemetry.next('config:warning', ({ message }) => message.startsWith('Sweep'))
   await engine.start()
   expect((await warning).message).toContain('Sweep files cannot run: column Step is missing')
 
