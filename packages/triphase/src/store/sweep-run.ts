@@ -40,7 +40,9 @@ WITH run AS (
 )
 SELECT queue FROM run`
 
-const LATEST = /* sql */ `SELECT id::text FROM triphase.sweep_run WHERE sweep = $1 ORDER BY id DESC LIMIT 1`
+// By the column: a plain `id` would be the text that is selected, and '9' the last of all.
+const LATEST = /* sql */ `
+SELECT r.id::text FROM triphase.sweep_run r WHERE r.sweep = $1 ORDER BY r.id DESC LIMIT 1`
 
 // sweep_run_pkey, sweep_page_run, job_pkey; processes are few. A page whose claim is not executing has no slots, and one
 // whose process has been silent for long has none to show, should nobody be there to rescue its job.

@@ -14,6 +14,7 @@ export const NOT_POOLED_FILES: Readonly<Record<string, string>> = {
   'staged/table.test.ts': PURE,
   '{adviser,detached}.test.ts': PURE,
   'queue/ledger.test.ts': PURE,
+  'store/plans.test.ts': 'about the plans that one connection of the server keeps',
   'guard/table.test.ts': PURE,
   'sweeps/page-reader.test.ts': PURE,
   'sweeps/{paging,table}.test.ts':

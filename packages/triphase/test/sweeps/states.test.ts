@@ -19,6 +19,7 @@ import { ARROWS, FINAL_STATES, shownState } from '../../src/sweeps/states.ts'
 import { useEngines } from '../support/engines.ts'
 
 const bench = useEngines()
+const LIMITS = { concurrency: 1, rate: null, callBudget: null, spendBudget: null }
 
 interface Model {
   state: StoredRunState | undefined
@@ -93,6 +94,20 @@ test('a run follows its arrows and no others; an open run always has one steward
     ),
     { numRuns: 60 },
   )
+})
+
+test('the latest run is the one that came last, also where its number has one digit more', async () => {
+  const { database } = bench.schema
+  const create = () => createRun(database, { ...LIMITS, sweep: 'tenth', queue: 'default', priority: 2 })
+  const first = Number(await create())
+  await endRun(database, `${first}`, ARROWS.cancel.from, ARROWS.cancel.to, null)
+  const nines = 10 ** `${first}`.length - 1
+  await database.query(`SELECT setval(pg_get_serial_sequence('triphase.sweep_run', 'id'), $1)`, [nines - 1])
+  const ninth = await create()
+  await endRun(database, ninth!, ARROWS.cancel.from, ARROWS.cancel.to, null)
+  const tenth = await create()
+  expect([ninth, tenth]).toEqual([`${nines}`, `${nines + 1}`])
+  expect(await latestRun(database, 'tenth')).toBe(tenth)
 })
 
 test('the cursor is moved once by whoever has read it, and a pass ends only when its pages are gone', async () => {
