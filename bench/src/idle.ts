@@ -9,8 +9,8 @@ import { bullmq, graphileWorker, pgBoss, triphase } from './systems/peers.ts'
 
 const options = optionsOf()
 const SECONDS = options.quick ? 2 : 60
-/** Until pauses between two polls have grown to their longest. */
-const SETTLE_SECONDS = options.quick ? 1 : 20
+/** Until pauses between two polls have grown to their longest: Triphase's to a twentieth of the time without work, or 5 s. */
+const SETTLE_SECONDS = options.quick ? 1 : 100
 
 const QUEUES = Object.fromEntries(
   ['default', ...Array.from({ length: 9 }, (_, index) => `queue-${index}`)].map((name) => [name, 10]),

@@ -378,12 +378,13 @@ SELECT id::text FROM gone;
 END $function$;
 
 CREATE OR REPLACE FUNCTION triphase.insert_job(of_task text, in_queue text, with_priority smallint, attempts integer, crashes smallint, timeout integer, given json, delay_ms double precision, due_at timestamp with time zone, labels text[], trace text)
- RETURNS SETOF bigint
+ RETURNS bigint
  LANGUAGE plpgsql
  SET plan_cache_mode TO 'force_generic_plan'
 AS $function$
 #variable_conflict use_column
-BEGIN RETURN QUERY
+DECLARE new_id bigint;
+BEGIN
 INSERT INTO triphase.job
   (task, queue, state, priority, run_at, max_attempts, max_crashes, timeout_ms, input, tags, traceparent)
 VALUES (
@@ -391,7 +392,8 @@ VALUES (
   CASE WHEN coalesce(due_at > clock_timestamp(), delay_ms > 0) THEN 'scheduled' ELSE 'available' END, with_priority,
   coalesce(due_at, clock_timestamp() + delay_ms * interval '1 millisecond'), attempts, crashes, timeout, given, labels,
   trace)
-RETURNING id;
+RETURNING id INTO new_id;
+RETURN new_id;
 END $function$;
 
 CREATE OR REPLACE FUNCTION triphase.insert_jobs(tasks text[], queues text[], priorities smallint[], inputs json[], attempts integer[], crashes smallint[], timeouts_ms integer[], delays_ms double precision[], due_at timestamp with time zone[], labels text[], traces text[])

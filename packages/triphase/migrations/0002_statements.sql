@@ -197,15 +197,17 @@ SELECT x.answer::text, false FROM triphase.answer x
 WHERE x.job_id = of_job AND x.step = of_step AND NOT EXISTS (SELECT FROM stored);
 END $store_answer$;
 
--- One job, by far the most common case: a plain VALUES costs half of what eleven arrays do.
+-- One job, by far the most common case: a plain VALUES costs half of what eleven arrays do, and a value that is returned
+-- 65 us where a set of one row costs 80.
 CREATE FUNCTION triphase.insert_job(
   of_task text, in_queue text, with_priority smallint, attempts integer, crashes smallint, timeout integer, given json,
   delay_ms float8, due_at timestamptz, labels text[], trace text
-) RETURNS SETOF bigint LANGUAGE plpgsql
+) RETURNS bigint LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan
 AS $insert_job$
 #variable_conflict use_column
-BEGIN RETURN QUERY
+DECLARE new_id bigint;
+BEGIN
 INSERT INTO triphase.job
   (task, queue, state, priority, run_at, max_attempts, max_crashes, timeout_ms, input, tags, traceparent)
 VALUES (
@@ -213,7 +215,8 @@ VALUES (
   CASE WHEN coalesce(due_at > clock_timestamp(), delay_ms > 0) THEN 'scheduled' ELSE 'available' END, with_priority,
   coalesce(due_at, clock_timestamp() + delay_ms * interval '1 millisecond'), attempts, crashes, timeout, given, labels,
   trace)
-RETURNING id;
+RETURNING id INTO new_id;
+RETURN new_id;
 END $insert_job$;
 
 -- `due` is drawn once a row; a job is available at once unless it is due later. Ids come in the order of the inputs. A

@@ -33,7 +33,7 @@ const INSERT = /* sql */ `
 SELECT id::text FROM triphase.insert_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS id`
 
 const INSERT_ONE = /* sql */ `
-SELECT id::text FROM triphase.insert_job($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS id`
+SELECT triphase.insert_job($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)::text AS id`
 
 const INSERT_UNIQUE = /* sql */ `
 SELECT key, id, created FROM triphase.insert_unique_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`
