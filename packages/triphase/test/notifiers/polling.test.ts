@@ -1,5 +1,6 @@
 import { describe, expect, test, vi } from 'vitest'
 import { pollingNotifier } from '../../src/index.ts'
+import type { Notifier } from '../../src/notifier.ts'
 import { Database } from '../../src/store/database.ts'
 import { Telemetry } from '../../src/telemetry.ts'
 import { useEngines } from '../support/engines.ts'
@@ -57,33 +58,6 @@ describe('the pace', () => {
     })
   })
 
-  test('is quick again when this process finds work by itself', async () => {
-    await watched(async (database, proxy, asked) => {
-      const { start, notifier } = listener(bench.schema, { database })
-      await start()
-      await eventually(() => pauses(proxy).at(-1)! >= MAX_MS)
-      const before = asked()
-      notifier.observe?.(false)
-      notifier.observe?.(true)
-      await eventually(() => asked() >= before + 12)
-      expect(Math.min(...pauses(proxy).slice(before))).toBeLessThan(MAX_MS / 2)
-    })
-  })
-
-  test('stays slow when this process finds nothing by itself', async () => {
-    await watched(async (database, proxy, asked) => {
-      const { start, notifier } = listener(bench.schema, { database })
-      await start()
-      await eventually(() => pauses(proxy).at(-1)! >= MAX_MS)
-      const before = asked()
-      notifier.observe?.(false)
-      await eventually(() => asked() >= before + 4)
-      const slow = pauses(proxy).slice(before)
-      // In all: a question that comes late makes the pause after it look short.
-      expect(slow.reduce((sum, pause) => sum + pause, 0)).toBeGreaterThan((slow.length * MAX_MS) / 2)
-    })
-  })
-
   test('is quick while there is work', async () => {
     await watched(async (database, _proxy, asked) => {
       await insertJob(bench.schema.database)
@@ -95,34 +69,59 @@ describe('the pace', () => {
   })
 })
 
-test('the defaults ask 12 times a minute when there is nothing, and at most 1,200 times while there is work', async () => {
-  vi.useFakeTimers()
-  try {
-    let [questions, work] = [0, false]
-    const query = async () => {
-      questions++
-      return work ? [{ queue: 'queue' }] : []
+describe('by the clock, with the defaults', () => {
+  /** Under a clock that stands still unless it is moved on; there is work while `found.work` says so. */
+  async function clocked(
+    act: (
+      asked: { for: (ms: number) => Promise<number> },
+      found: { work: boolean },
+      notifier: Notifier,
+    ) => Promise<void>,
+  ) {
+    vi.useFakeTimers()
+    try {
+      let questions = 0
+      const found = { work: false }
+      const query = async () => {
+        questions++
+        return found.work ? [{ queue: 'queue' }] : []
+      }
+      const database = { query } as unknown as Database
+      const notifier = pollingNotifier()
+      const telemetry = new Telemetry()
+      const context = { database, directUrl: null, applicationName: 'app', queues: ['queue'], telemetry }
+      await notifier.start({ ...context, receive: () => {} })
+      const asked = async (ms: number) => {
+        const before = questions
+        await vi.advanceTimersByTimeAsync(ms)
+        return questions - before
+      }
+      await act({ for: asked }, found, notifier)
+      await notifier.stop()
+    } finally {
+      vi.useRealTimers()
     }
-    const database = { query } as unknown as Database
-    const notifier = pollingNotifier()
-    const telemetry = new Telemetry()
-    const context = { database, directUrl: null, applicationName: 'app', queues: ['queue'], telemetry }
-    await notifier.start({ ...context, receive: () => {} })
-    const inOneMinute = async () => {
-      const before = questions
-      await vi.advanceTimersByTimeAsync(60_000)
-      return questions - before
-    }
-    await vi.advanceTimersByTimeAsync(100_000)
-    expect(questions).toBeLessThan(20 + 20 * Math.log(100) + 10)
-    expect(await inOneMinute()).toBe(12)
-    work = true
-    await vi.advanceTimersByTimeAsync(6_000)
-    expect(await inOneMinute()).toBe(1_200)
-    await notifier.stop()
-  } finally {
-    vi.useRealTimers()
   }
+
+  test('12 questions a minute when there is nothing, and at most 1,200 while there is work', async () => {
+    await clocked(async (asked, found) => {
+      expect(await asked.for(100_000)).toBeLessThan(20 + 20 * Math.log(100) + 10)
+      expect(await asked.for(60_000)).toBe(12)
+      found.work = true
+      await asked.for(6_000)
+      expect(await asked.for(60_000)).toBe(1_200)
+    })
+  })
+
+  test('quick again when this process finds work by itself, and not when it finds nothing', async () => {
+    await clocked(async (asked, _found, notifier) => {
+      await asked.for(200_000)
+      notifier.observe?.(false)
+      expect(await asked.for(60_000)).toBe(12)
+      notifier.observe?.(true)
+      expect(await asked.for(1_000)).toBeGreaterThan(15)
+    })
+  })
 })
 
 test('asks for its own queues only', async () => {
