@@ -62,7 +62,11 @@ interface Way {
 
 const ONE_TRANSACTION: Way = { name: 'one transaction', program: 'one-transaction', pooled: false }
 const THREE_PHASES: Way = { name: 'triphase, three phases', program: 'three-phases', pooled: false }
-const THROUGH_PGBOUNCER: Way = { name: 'triphase, three phases, PgBouncer', program: 'three-phases', pooled: true }
+const THROUGH_PGBOUNCER: Way = {
+  name: 'triphase, three phases, PgBouncer',
+  program: 'three-phases',
+  pooled: true,
+}
 
 /** Server connections of the application, and as many of the engine. */
 const POOLER_SIZE = 3

@@ -42,7 +42,7 @@ await runSubject<IncidentOrder>(async (order, parent) => {
     () => engine.start(),
     async () => {
       const jobs = await Promise.all(failedIds.map((id) => engine.job(id)))
-      return jobs.map((job) => (job?.input as { n: number }).n)
+      return jobs.map((job) => (job as { input: { n: number } }).input.n)
     },
   )
   await engine.stop()

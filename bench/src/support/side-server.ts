@@ -49,7 +49,10 @@ export class SideServer {
   }
 
   /** PgBouncer in transaction mode before the database of a URL; otherwise as it comes, or as it is told to be. */
-  static async pgBouncer(target: string, { settings: own, alias }: PgBouncerOptions = {}): Promise<SideServer> {
+  static async pgBouncer(
+    target: string,
+    { settings: own, alias }: PgBouncerOptions = {},
+  ): Promise<SideServer> {
     const folder = await newFolder()
     const { hostname, port, username, password, pathname } = new URL(target)
     const user = decodeURIComponent(username)
