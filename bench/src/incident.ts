@@ -239,7 +239,7 @@ await runBenchmark(
       { figure: 'waitMax', title: 'longest\nwait ms', places: 0 },
       { figure: 'holdMean', title: 'hold\nms a job', places: 1 },
       { figure: 'holdMax', title: 'longest\nhold ms', places: 0 },
-      { figure: 'connections', title: 'most con-\nnections', places: 0 },
+      { figure: 'connections', title: 'most\nconnections', places: 0 },
       { figure: 'callsAtOnce', title: 'most calls\nat a time', places: 0 },
       { figure: 'dashboardP50', title: 'dashboard\np50 ms', places: 1 },
       { figure: 'dashboardP99', title: 'dashboard\np99 ms', places: 0 },
