@@ -1,6 +1,6 @@
 // npm run bench -- NAME [--quick]: runs bench/src/NAME.ts on the packages of bench/'s own lockfile, which it installs when
 // they are missing or older than the lockfile. What benchmarks share stands in folders below bench/src. NAME `all` means
-// one after the other, `report` writes the results into docs/performance.md.
+// one after the other, `report` writes the results into docs/.
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'

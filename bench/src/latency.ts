@@ -1,4 +1,5 @@
 import { optionsOf, runBenchmark, type Variant } from './support/benchmark.ts'
+import { quantile } from './support/spread.ts'
 import { type Contestant, countFaults, installed, needsOf } from './systems/contestant.ts'
 import { bullmq, floor, graphileWorker, pgBoss, triphase } from './systems/peers.ts'
 
@@ -42,11 +43,6 @@ function latency(contestant: Contestant, { jobs, gapMs, warmUp }: Load = OFTEN, 
       }
     },
   }
-}
-
-function quantile(values: readonly number[], part: number): number {
-  const sorted = [...values].sort((a, b) => a - b)
-  return sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))] ?? Number.NaN
 }
 
 await runBenchmark(

@@ -1,24 +1,31 @@
-// Writes the results of whole runs into docs/performance.md, each between its markers: <!-- results: NAME --> and <!-- end -->.
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+// Writes the results of whole runs into the pages that have a place for them, between <!-- results: NAME --> and
+// <!-- end -->, and the charts that these pages show beside them.
+import { copyFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { cell, goalOf, measuredAs, RESULTS, type Report, reaches, subjectOf } from './support/report.ts'
 
-const PAGE = join(import.meta.dirname, '..', '..', 'docs', 'performance.md')
+const DOCS = join(import.meta.dirname, '..', '..', 'docs')
 const MARKED = /(<!-- results: ([\w.-]+) -->\n)[\s\S]*?(<!-- end -->)/g
+const CHART = /\]\(([\w.-]+\.svg)\)/g
 
-const page = readFileSync(PAGE, 'utf8').replaceAll(
-  MARKED,
-  (old, begin: string, name: string, end: string) => {
-    const file = join(RESULTS, `${name}.json`)
-    if (!existsSync(file)) {
-      console.error(`bench/results has no ${name}.json: what the page says of it stays.`)
-      return old
-    }
-    console.log(name)
-    return `${begin}\n${markdown(JSON.parse(readFileSync(file, 'utf8')))}\n\n${end}`
-  },
-)
-writeFileSync(PAGE, page)
+for (const name of ['performance.md', 'incident.md']) {
+  const page = join(DOCS, name)
+  const text = readFileSync(page, 'utf8')
+  writeFileSync(page, text.replaceAll(MARKED, results))
+  for (const [, chart = ''] of text.matchAll(CHART)) {
+    if (existsSync(join(RESULTS, chart))) copyFileSync(join(RESULTS, chart), join(DOCS, chart))
+  }
+}
+
+function results(old: string, begin: string, name: string, end: string): string {
+  const file = join(RESULTS, `${name}.json`)
+  if (!existsSync(file)) {
+    console.error(`bench/results has no ${name}.json: what the page says of it stays.`)
+    return old
+  }
+  console.log(name)
+  return `${begin}\n${markdown(JSON.parse(readFileSync(file, 'utf8')))}\n\n${end}`
+}
 
 function markdown(report: Report): string {
   return [about(report), ...figures(report), ...goals(report), ...footnotes(report)].join('\n')

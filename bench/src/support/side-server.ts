@@ -12,6 +12,13 @@ import { processCpuSeconds } from './process-times.ts'
 const NOBODY = 65_534
 const START_MS = 10_000
 
+export interface PgBouncerOptions {
+  /** Besides its own. */
+  settings?: Readonly<Record<string, string | number>>
+  /** Another name for the database: one with server connections of its own. */
+  alias?: string
+}
+
 /** A server besides Postgres: in a temporary folder, on a socket in there, for one measurement. */
 export class SideServer {
   /** Redis: the path of its socket. PgBouncer: a postgres URL. */
@@ -41,13 +48,17 @@ export class SideServer {
     return SideServer.#start('redis-server', words, folder, { socket, url: socket })
   }
 
-  /** PgBouncer in transaction mode before the database of a URL; otherwise as it comes. */
-  static async pgBouncer(target: string): Promise<SideServer> {
+  /** PgBouncer in transaction mode before the database of a URL; otherwise as it comes, or as it is told to be. */
+  static async pgBouncer(
+    target: string,
+    { settings: own, alias }: PgBouncerOptions = {},
+  ): Promise<SideServer> {
     const folder = await newFolder()
     const { hostname, port, username, password, pathname } = new URL(target)
     const user = decodeURIComponent(username)
     const settings = [
       '[databases]',
+      ...(alias ? [`${alias} = host=${hostname} port=${port} dbname=${pathname.slice(1)}`] : []),
       `* = host=${hostname} port=${port}`,
       '[pgbouncer]',
       'pool_mode = transaction',
@@ -57,6 +68,7 @@ export class SideServer {
       'auth_type = trust',
       `auth_file = ${join(folder, 'users')}`,
       'max_client_conn = 500',
+      ...Object.entries(own ?? {}).map(([name, value]) => `${name} = ${value}`),
     ]
     await writeFile(join(folder, 'pgbouncer.ini'), `${settings.join('\n')}\n`)
     await writeFile(join(folder, 'users'), `"${user}" "${decodeURIComponent(password)}"\n`)

@@ -18,3 +18,9 @@ export function spreadOf(values: readonly number[]): Spread {
     values: [...values],
   }
 }
+
+/** The value below which this part of all values lies; NaN of none. */
+export function quantile(values: readonly number[], part: number): number {
+  const sorted = [...values].sort((a, b) => a - b)
+  return sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))] ?? Number.NaN
+}

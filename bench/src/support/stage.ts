@@ -3,7 +3,7 @@ import type pg from 'pg'
 import { Child } from './child.ts'
 import { connected, OWN_CONNECTIONS } from './database.ts'
 import { databaseOf, type Server } from './server.ts'
-import { SideServer } from './side-server.ts'
+import { type PgBouncerOptions, SideServer } from './side-server.ts'
 
 const CONNECTED = `
 SELECT pid FROM pg_stat_activity
@@ -44,8 +44,8 @@ export class Stage {
   }
 
   /** Starts a PgBouncer before the stage's database; its URL leads through it. */
-  async startPgBouncer(): Promise<SideServer> {
-    const pooler = await SideServer.pgBouncer(this.url)
+  async startPgBouncer(options?: PgBouncerOptions): Promise<SideServer> {
+    const pooler = await SideServer.pgBouncer(this.url, options)
     this.#sideServers.push(pooler)
     return pooler
   }
