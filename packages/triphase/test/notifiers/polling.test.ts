@@ -53,7 +53,7 @@ describe('the pace', () => {
       await start()
       await eventually(() => pauses(proxy).at(-1)! >= MAX_MS)
       await notifier.stop()
-      expect(pauses(proxy).length).toBeGreaterThan(9)
+      expect(pauses(proxy).length).toBeGreaterThan(2)
       expect(asked()).toBe(proxy.statements.length)
     })
   })
