@@ -13,7 +13,7 @@ export default defineConfig({
   test: {
     globalSetup: ['packages/triphase/test/support/global-setup.ts'],
     // Most of a test's time is waiting: for processes, locks and limits.
-    maxWorkers: Math.max(4, availableParallelism()),
+    maxWorkers: Math.max(3, availableParallelism()),
     testTimeout: 60_000,
     hookTimeout: 60_000,
     projects: [

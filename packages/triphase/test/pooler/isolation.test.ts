@@ -129,7 +129,8 @@ describe.skipIf(NO_PGBOUNCER).each(WAYS)('%s', (_way, urlsOf) => {
       await lasting(1)
     }
     expect(await scene.rows(`SELECT FROM triphase.job_history WHERE state = 'completed'`)).toHaveLength(ACKS)
-    expect(waits.length).toBeGreaterThan(20)
+    // It is over in a fraction of a second.
+    expect(waits.length).toBeGreaterThan(5)
     context.annotate(`waits of the application: p50 ${at(waits, 0.5)} ms, p99 ${at(waits, 0.99)} ms`)
   })
 })
