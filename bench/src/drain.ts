@@ -10,6 +10,7 @@ import {
   graphileWorker,
   pgBoss,
   triphaseAt,
+  triphaseForgetting,
 } from './systems/peers.ts'
 
 const options = optionsOf()
@@ -17,6 +18,7 @@ const jobs = options.quick ? 1_500 : 60_000
 
 const TRIPHASE_10 = triphaseAt(10)
 const TRIPHASE_50 = triphaseAt(50)
+const FORGETTING_50 = triphaseForgetting(50)
 const FLOOR_10 = floor('by 10, history', { batch: 10 })
 const FLOOR_50 = floor('by 50, history', { batch: 50 })
 const FLOOR_500 = floor('by 500, history', { batch: 500 })
@@ -57,6 +59,7 @@ await runBenchmark(
     variants: [
       drain(TRIPHASE_10),
       drain(TRIPHASE_50),
+      drain(FORGETTING_50),
       drain(FLOOR_10),
       drain(FLOOR_50),
       drain(FLOOR_500),
@@ -83,9 +86,10 @@ await runBenchmark(
       goal(TRIPHASE_50, best, 1.2),
       goal(TRIPHASE_10, FLOOR_10.name, 0.8),
       goal(TRIPHASE_10, best, 1),
+      goal(FORGETTING_50, best, 1.4),
+      goal(FORGETTING_50, BARE_FLOOR.name),
       goal(TRIPHASE_50, [DEFAULT_GRAPHILE_WORKER.name, DEFAULT_PG_BOSS.name], 6),
       goal(TRIPHASE_50, FLOOR_50.name),
-      goal(TRIPHASE_50, BARE_FLOOR.name),
     ],
   },
   options,

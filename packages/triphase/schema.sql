@@ -323,7 +323,7 @@ RETURNING j.id::text, claim_no, attempt, max_attempts, crash_count, timeout_ms, 
           (SELECT pg_snapshot_xmax(pg_current_snapshot())::text);
 END $function$;
 
-CREATE OR REPLACE FUNCTION triphase.finish_jobs(job_ids bigint[], claim_nos integer[], states text[], results json[], errors json[], outcomes text[], checkout_counts integer[], waits_ms real[], holds_ms real[], longest_holds_ms real[], phase_times json[], dropped_steps text[])
+CREATE OR REPLACE FUNCTION triphase.finish_jobs(job_ids bigint[], claim_nos integer[], states text[], results json[], errors json[], outcomes text[], checkout_counts integer[], waits_ms real[], holds_ms real[], longest_holds_ms real[], phase_times json[], dropped_steps text[], keep_completed boolean)
  RETURNS SETOF text
  LANGUAGE plpgsql
  SET plan_cache_mode TO 'force_generic_plan'
@@ -353,14 +353,15 @@ WITH ack AS (
          g.timeout_ms, g.priority, g.crash_count, g.max_crashes, g.queue, g.task, a.state, g.input, a.result,
          a.error, g.tags, g.unique_key, g.traceparent, g.task_version, g.weight, g.parent_id, g.group_id,
          g.concurrency_key, g.tenant, g.codec
-  FROM gone g JOIN ack a ON a.job_id = g.id
+  FROM gone g JOIN ack a ON a.job_id = g.id WHERE keep_completed OR a.state <> 'completed'
 ), kept AS (
   INSERT INTO triphase.job_attempt (
     job_id, started_at, process_id, claim_no, attempt, checkouts, wait_ms, hold_ms, longest_hold_ms, queue, task,
     outcome, error, phases)
   SELECT g.id, g.claimed_at, g.process_id, g.claim_no, g.attempt, a.checkouts, a.wait_ms, a.hold_ms,
          a.longest_hold_ms, g.queue, g.task, a.outcome, a.error, a.phases
-  FROM gone g JOIN ack a ON a.job_id = g.id WHERE a.outcome IS NOT NULL
+  FROM gone g JOIN ack a ON a.job_id = g.id
+  WHERE a.outcome IS NOT NULL AND (keep_completed OR a.state <> 'completed')
 ), freed AS (
   DELETE FROM triphase.job_unique
   WHERE key = ANY (ARRAY(SELECT unique_key FROM gone WHERE unique_key IS NOT NULL))

@@ -35,6 +35,13 @@ export const bullmq = (name: string, settings: BullmqSettings): Contestant => ({
 export const triphaseAt = (concurrency: number): Contestant =>
   triphase(`concurrency ${concurrency}`, { engine: { queues: { default: concurrency } } })
 
+/** With `retention` 0: completed jobs leave nothing behind, as with graphile-worker and BullMQ's `removeOnComplete`. */
+export const triphaseForgetting = (concurrency: number): Contestant =>
+  triphase(`concurrency ${concurrency}, retention 0`, {
+    engine: { queues: { default: concurrency }, retention: 0 },
+    history: false,
+  })
+
 // For throughput, as their documentation has it: the settings of graphile-worker's own performance test; pg-boss in
 // batches that follow each other without a pause, with several workers; BullMQ with its concurrency raised.
 export const BEST_GRAPHILE_WORKER = graphileWorker('best', {

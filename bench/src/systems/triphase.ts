@@ -8,6 +8,8 @@ export interface TriphaseSettings extends Settings {
   engine?: EngineOptions
   /** `pollingNotifier()` instead of the default. */
   polling?: boolean
+  /** False: with `retention` 0, completed jobs leave nothing that could be counted. */
+  history?: false
 }
 
 const COUNT = `

@@ -77,11 +77,11 @@ END $claim_jobs$;
 -- job_pkey, in ascending id (a bitmap would lock them in the order in which they lie); state and fence are a CASE, a filter
 -- that no other index and no join can be chosen for: under a snapshot that somebody holds, job_executing is full of dead
 -- entries. What hangs on a job is removed by its own primary key; most jobs
--- have none of it, and say so in the row.
+-- have none of it, and say so in the row. Without `keep_completed`, completed jobs leave no history and no attempt.
 CREATE FUNCTION triphase.finish_jobs(
   job_ids bigint[], claim_nos integer[], states text[], results json[], errors json[], outcomes text[],
   checkout_counts integer[], waits_ms real[], holds_ms real[], longest_holds_ms real[], phase_times json[],
-  dropped_steps text[]
+  dropped_steps text[], keep_completed boolean
 ) RETURNS SETOF text LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
 AS $finish_jobs$
@@ -108,14 +108,15 @@ WITH ack AS (
          g.timeout_ms, g.priority, g.crash_count, g.max_crashes, g.queue, g.task, a.state, g.input, a.result,
          a.error, g.tags, g.unique_key, g.traceparent, g.task_version, g.weight, g.parent_id, g.group_id,
          g.concurrency_key, g.tenant, g.codec
-  FROM gone g JOIN ack a ON a.job_id = g.id
+  FROM gone g JOIN ack a ON a.job_id = g.id WHERE keep_completed OR a.state <> 'completed'
 ), kept AS (
   INSERT INTO triphase.job_attempt (
     job_id, started_at, process_id, claim_no, attempt, checkouts, wait_ms, hold_ms, longest_hold_ms, queue, task,
     outcome, error, phases)
   SELECT g.id, g.claimed_at, g.process_id, g.claim_no, g.attempt, a.checkouts, a.wait_ms, a.hold_ms,
          a.longest_hold_ms, g.queue, g.task, a.outcome, a.error, a.phases
-  FROM gone g JOIN ack a ON a.job_id = g.id WHERE a.outcome IS NOT NULL
+  FROM gone g JOIN ack a ON a.job_id = g.id
+  WHERE a.outcome IS NOT NULL AND (keep_completed OR a.state <> 'completed')
 ), freed AS (
   DELETE FROM triphase.job_unique
   WHERE key = ANY (ARRAY(SELECT unique_key FROM gone WHERE unique_key IS NOT NULL))

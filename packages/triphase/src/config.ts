@@ -51,7 +51,11 @@ export interface EngineOptions {
   schema?: string
   /** The queues that this process works on, each with its concurrency or settings. None: the engine only enqueues. */
   queues?: Record<string, number | QueueConfig>
-  /** How long history is kept, in whole days (a day is dropped when all of it is older). Default 7 days. */
+  /**
+   * How long history is kept, in whole days (a day is dropped when all of it is older). Default 7 days. With 0, completed
+   * jobs leave nothing behind: no result, no ledger. Cancelled and discarded ones stay until their day is over, so that
+   * somebody can look at them and retry them. All processes of a database should agree on it.
+   */
   retention?: Duration
   /** How often a process says that it lives. Default 4 s. */
   heartbeat?: Duration

@@ -57,7 +57,7 @@ export class Worker {
   constructor(parts: WorkerParts) {
     this.#parts = parts
     const { config, database, telemetry } = parts
-    this.#acker = new Acker(database, telemetry)
+    this.#acker = new Acker(database, telemetry, config.retentionMs > 0)
     this.#executor = this.#makeExecutor()
     this.#heart = this.#makeHeart()
     this.#stager = new Stager(database, telemetry, (queues) => this.#workIn(queues, true))
@@ -177,6 +177,7 @@ export class Worker {
         telemetry,
         holds,
         maxAnswerBytes: config.maxAnswerBytes,
+        keepCompleted: config.retentionMs > 0,
         closing: this.#closing.signal,
         onAvailable: (queue) => this.#workIn([queue], true),
       }),

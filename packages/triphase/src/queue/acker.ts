@@ -15,6 +15,9 @@ interface Waiting {
   resolve: (outcome: AckOutcome) => void
 }
 
+/** Writes a batch of outcomes; returns the ids of those whose claim still held. */
+type Write = (acks: readonly Ack[]) => Promise<Set<string>>
+
 const LARGEST_BATCH = 500
 
 /**
@@ -25,16 +28,19 @@ export class Acker {
   readonly #database: Database
   readonly #telemetry: Telemetry
   readonly #giveUp = new AbortController()
-  readonly #finish = this.#lane(finishJobs)
-  readonly #reschedule = this.#lane(rescheduleJobs)
+  readonly #keepCompleted: boolean
+  readonly #finish = this.#lane((acks) => this.#finishJobs(acks))
+  readonly #reschedule = this.#lane((acks) => rescheduleJobs(onEnginePool(this.#database), acks))
   readonly #drained = new Set<() => void>()
   /** Acks that stand for one that the database refused. */
   readonly #refusals = new WeakSet<Ack>()
   #pending = 0
 
-  constructor(database: Database, telemetry: Telemetry) {
+  /** @param keepCompleted false: completed jobs leave nothing in history. */
+  constructor(database: Database, telemetry: Telemetry, keepCompleted = true) {
     this.#database = database
     this.#telemetry = telemetry
+    this.#keepCompleted = keepCompleted
   }
 
   /** Outcomes that are not written yet. */
@@ -60,7 +66,11 @@ export class Acker {
     this.#giveUp.abort()
   }
 
-  #lane(write: typeof finishJobs): NaturalBatches<Waiting> {
+  #finishJobs(acks: readonly Ack[]): Promise<Set<string>> {
+    return finishJobs(onEnginePool(this.#database), acks, this.#keepCompleted)
+  }
+
+  #lane(write: Write): NaturalBatches<Waiting> {
     return new NaturalBatches(async (batch) => {
       await this.#write(write, batch)
       this.#pending -= batch.length
@@ -69,14 +79,13 @@ export class Acker {
     }, LARGEST_BATCH)
   }
 
-  async #write(write: typeof finishJobs, batch: readonly Waiting[]): Promise<void> {
+  async #write(write: Write, batch: readonly Waiting[]): Promise<void> {
     const acks = batch.map(({ ack }) => ack)
     try {
-      const acked = await this.#persist(() => write(onEnginePool(this.#database), acks))
+      const acked = await this.#persist(() => write(acks))
       const missed = acks.filter((ack) => !acked.has(ack.jobId))
       // Nothing to do may mean that the first try was written and its reply lost.
-      const before =
-        missed.length > 0 ? await this.#persist(() => ackedClaims(this.#database, missed)) : new Set<string>()
+      const before = missed.length > 0 ? await this.#persist(() => this.#acked(missed)) : new Set<string>()
       for (const { ack, resolve } of batch) {
         resolve(acked.has(ack.jobId) || before.has(ack.jobId) ? 'acked' : 'lost')
       }
@@ -85,8 +94,12 @@ export class Acker {
     }
   }
 
+  #acked(acks: readonly Ack[]): Promise<Set<string>> {
+    return ackedClaims(this.#database, acks, this.#keepCompleted)
+  }
+
   /** A batch that the database refuses is split until the culprit stands alone; it is discarded without its values. */
-  async #writeApart(write: typeof finishJobs, batch: readonly Waiting[], error: unknown): Promise<void> {
+  async #writeApart(write: Write, batch: readonly Waiting[], error: unknown): Promise<void> {
     if (batch.length > 1 && isDataError(error)) {
       const middle = batch.length >> 1
       await this.#write(write, batch.slice(0, middle))
@@ -97,7 +110,7 @@ export class Acker {
     if (only && isDataError(error) && !this.#refusals.has(only.ack)) {
       const ack = refusedAck(only.ack, error)
       this.#refusals.add(ack)
-      await this.#write(finishJobs, [{ ...only, ack }])
+      await this.#write((acks) => this.#finishJobs(acks), [{ ...only, ack }])
       return
     }
     this.#report(error, null)

@@ -17,6 +17,8 @@ export interface ContextParts {
   telemetry: Telemetry
   holds: Holds
   maxAnswerBytes: number
+  /** Completed jobs are kept in history. */
+  keepCompleted: boolean
   /** Fires when the engine closes its connections: nothing is tried again after that. */
   closing: AbortSignal
   /** A task wrote jobs of this queue. */
@@ -175,10 +177,10 @@ export class ExecutionContexts {
   }
 
   async #acknowledgeIn(tx: unknown, ack: Ack): Promise<void> {
-    const { application, database } = this.#parts
+    const { application, database, keepCompleted } = this.#parts
     const run = async (text: string, values: readonly unknown[]) =>
       (await application.execute(tx, database.text(text), values)).rows
-    const acked = await finishJobs(run, [ack])
+    const acked = await finishJobs(run, [ack], keepCompleted)
     if (!acked.has(ack.jobId)) {
       throw new TriphaseError(
         'CLAIM_LOST',
@@ -189,8 +191,10 @@ export class ExecutionContexts {
 
   async #committedAnyway(claim: RunningClaim): Promise<boolean> {
     const { id: jobId, claimNo } = claim.job
-    const { database } = this.#parts
-    const acked = await this.#retried('find ack', () => ackedClaims(database, [{ jobId, claimNo }]))
+    const { database, keepCompleted } = this.#parts
+    const acked = await this.#retried('find ack', () =>
+      ackedClaims(database, [{ jobId, claimNo }], keepCompleted),
+    )
     return acked.has(jobId)
   }
 

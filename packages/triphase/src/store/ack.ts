@@ -29,7 +29,7 @@ export interface AttemptRow {
 }
 
 const FINISH = /* sql */ `
-SELECT id::text FROM triphase.finish_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) AS id`
+SELECT id::text FROM triphase.finish_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS id`
 
 const RESCHEDULE = /* sql */ `
 SELECT id::text FROM triphase.reschedule_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS id`
@@ -39,16 +39,27 @@ SELECT id::text FROM triphase.reschedule_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9
 const WAIT = /* sql */ `SELECT FROM triphase.job WHERE id = ANY ($1::bigint[]) ORDER BY id FOR SHARE`
 
 // By job_history_id and job_pkey. A claim that is no longer executing under its own number was acked by itself:
-// everybody else who takes a job from a claim raises the number.
+// everybody else who takes a job from a claim raises the number. Where completed jobs leave no history, one that is in
+// neither table was completed: by this claim, or by a later one after a rescue.
 const ACKED = /* sql */ `
 SELECT k.job_id::text AS id
 FROM unnest($1::bigint[], $2::int[]) AS k(job_id, claim_no)
 WHERE EXISTS (SELECT FROM triphase.job_history h WHERE h.id = k.job_id AND h.claim_no = k.claim_no)
    OR EXISTS (
-     SELECT FROM triphase.job j WHERE j.id = k.job_id AND j.claim_no = k.claim_no AND j.state <> 'executing')`
+     SELECT FROM triphase.job j WHERE j.id = k.job_id AND j.claim_no = k.claim_no AND j.state <> 'executing')
+   OR (NOT $3 AND NOT EXISTS (SELECT FROM triphase.job j WHERE j.id = k.job_id)
+              AND NOT EXISTS (SELECT FROM triphase.job_history h WHERE h.id = k.job_id))`
 
-/** Finishes jobs (`completed`, `cancelled`, `discarded`); returns the ids of those whose claim still held. */
-export async function finishJobs(run: RunStatement, acks: readonly Ack[]): Promise<Set<string>> {
+/**
+ * Finishes jobs (`completed`, `cancelled`, `discarded`); returns the ids of those whose claim still held.
+ *
+ * @param keepCompleted false: completed jobs leave nothing in history.
+ */
+export async function finishJobs(
+  run: RunStatement,
+  acks: readonly Ack[],
+  keepCompleted = true,
+): Promise<Set<string>> {
   const inOrder = byId(acks)
   const rows = await run(FINISH, [
     inOrder.map((ack) => ack.jobId),
@@ -58,6 +69,7 @@ export async function finishJobs(run: RunStatement, acks: readonly Ack[]): Promi
     noneIfAllNull(inOrder.map((ack) => ack.error)),
     ...attemptColumns(inOrder),
     noneIfAllNull(inOrder.map(droppedSteps)),
+    keepCompleted,
   ])
   return idsOf(rows)
 }
@@ -82,10 +94,11 @@ export async function rescheduleJobs(run: RunStatement, acks: readonly Ack[]): P
 export async function ackedClaims(
   database: Database,
   claims: readonly { jobId: string; claimNo: number }[],
+  keepCompleted = true,
 ): Promise<Set<string>> {
   const ids = claims.map((claim) => claim.jobId)
   await database.query(WAIT, [ids])
-  const rows = await database.query(ACKED, [ids, claims.map((claim) => claim.claimNo)])
+  const rows = await database.query(ACKED, [ids, claims.map((claim) => claim.claimNo), keepCompleted])
   return idsOf(rows)
 }
 
