@@ -24,6 +24,8 @@ export interface NotifierContext {
   /** A URL whose connections are not pooled per transaction; null when none was configured. */
   directUrl: string | null
   applicationName: string
+  /** How often the engine's heartbeat asks for work of all queues, in milliseconds. */
+  heartbeatMs: number
   /** The queues that this process works on. */
   queues: readonly string[]
   telemetry: Telemetry

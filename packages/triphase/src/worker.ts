@@ -90,6 +90,7 @@ export class Worker {
       database,
       directUrl: config.directUrl,
       applicationName: config.name,
+      heartbeatMs: config.heartbeatMs,
       queues: [...this.#producers.keys()],
       telemetry,
       receive: (hint) => this.receive(hint),

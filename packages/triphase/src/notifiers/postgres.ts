@@ -220,7 +220,7 @@ function notificationsLost(): TriphaseError {
     'NOTIFICATIONS_LOST',
     'The database accepted LISTEN, but a notification did not come back: the URL leads through a transaction-mode ' +
       'pooler, or to another database than the engine uses. Set directUrl to a URL around the pooler. Until then this ' +
-      'process asks for work (12 times a minute when idle, up to 1,200 while jobs come)',
+      'process asks for work (with its heartbeat when idle, up to 1,200 times a minute while jobs come)',
   )
 }
 

@@ -182,6 +182,7 @@ function start(
     database,
     directUrl: testDatabaseUrl(),
     applicationName: `stress ${bench.schema.schema}`,
+    heartbeatMs: 4_000,
     queues: ['default'],
     telemetry: new Telemetry(),
     receive,

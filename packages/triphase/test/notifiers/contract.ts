@@ -34,6 +34,7 @@ export function useListeners(
       database: schema.database,
       directUrl: testDatabaseUrl(),
       applicationName: 'notifier-test',
+      heartbeatMs: 4_000,
       queues: ['queue', 'other'],
       telemetry,
       receive: (hint) => hints.push(hint),

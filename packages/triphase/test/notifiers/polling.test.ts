@@ -77,6 +77,7 @@ describe('by the clock, with the defaults', () => {
       found: { work: boolean },
       notifier: Notifier,
     ) => Promise<void>,
+    heartbeatMs = 4_000,
   ) {
     vi.useFakeTimers()
     try {
@@ -89,8 +90,8 @@ describe('by the clock, with the defaults', () => {
       const database = { query } as unknown as Database
       const notifier = pollingNotifier()
       const telemetry = new Telemetry()
-      const context = { database, directUrl: null, applicationName: 'app', queues: ['queue'], telemetry }
-      await notifier.start({ ...context, receive: () => {} })
+      const names = { directUrl: null, applicationName: 'app', queues: ['queue'] }
+      await notifier.start({ ...names, database, heartbeatMs, telemetry, receive: () => {} })
       const asked = async (ms: number) => {
         const before = questions
         await vi.advanceTimersByTimeAsync(ms)
@@ -103,21 +104,31 @@ describe('by the clock, with the defaults', () => {
     }
   }
 
-  test('12 questions a minute when there is nothing, and at most 1,200 while there is work', async () => {
-    await clocked(async (asked, found) => {
+  test('none when there is nothing for long, and at most 1,200 a minute while there is work', async () => {
+    await clocked(async (asked, found, notifier) => {
       expect(await asked.for(100_000)).toBeLessThan(20 + 20 * Math.log(100) + 10)
+      expect(await asked.for(600_000)).toBe(0)
+      found.work = true
+      notifier.observe?.(true)
+      expect(await asked.for(60_000)).toBe(1_200)
+    })
+  })
+
+  test('12 a minute where the heartbeat asks more rarely', async () => {
+    await clocked(async (asked, found) => {
+      await asked.for(200_000)
       expect(await asked.for(60_000)).toBe(12)
       found.work = true
       await asked.for(6_000)
       expect(await asked.for(60_000)).toBe(1_200)
-    })
+    }, 30_000)
   })
 
   test('quick again when this process finds work by itself, and not when it finds nothing', async () => {
     await clocked(async (asked, _found, notifier) => {
       await asked.for(200_000)
       notifier.observe?.(false)
-      expect(await asked.for(60_000)).toBe(12)
+      expect(await asked.for(60_000)).toBe(0)
       notifier.observe?.(true)
       expect(await asked.for(1_000)).toBeGreaterThan(15)
     })

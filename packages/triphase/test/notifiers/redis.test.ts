@@ -80,6 +80,7 @@ describe.skipIf(NO_REDIS)('over a real Redis', () => {
       database: bench.schema.database,
       directUrl: null,
       applicationName: 'app',
+      heartbeatMs: 4_000,
       queues: ['queue'],
       telemetry: witness.telemetry,
       receive: (hint: Hint) => witness.hints.push(hint),
