@@ -9,8 +9,12 @@ const PAUSE_MS = 10
 
 /**
  * Sends hints after the commits that they tell of: the first at once, and those that come in the next moments together,
- * so that a thousand enqueues cost a few notifications. No enqueue waits for one: NOTIFY is a commit of its own, and
- * takes a lock that all committing transactions of the server share.
+ * so that a thousand enqueues cost a few notifications. No enqueue waits for one: a transaction that notifies holds a lock
+ * until it has committed that every other notifying transaction of the server waits for.
+ *
+ * Jobs/s and database CPU in µs/job of single inserts, one at a time and 16 at once: this way 7,553 and 11,712, 81 and
+ * 78; a NOTIFY after each commit 5,268 and 7,927, 124 and 125; in the transaction of each 6,384 and 6,045, 109 and 145;
+ * none at all 8,438 and 9,995, 75 and 101 (`bench/src/statements.ts`).
  */
 export class HintOutbox {
   readonly #database: Database
