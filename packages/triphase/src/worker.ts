@@ -86,16 +86,23 @@ export class Worker {
     await this.#heart.start()
     telemetry.emit('process:started', { processId: this.processId, name: config.name })
     this.#stager.start()
-    await notifier.start({
-      database,
-      directUrl: config.directUrl,
-      applicationName: config.name,
-      heartbeatMs: config.heartbeatMs,
-      queues: [...this.#producers.keys()],
-      telemetry,
-      receive: (hint) => this.receive(hint),
-    })
     for (const producer of this.#producers.values()) producer.start()
+    try {
+      await notifier.start({
+        database,
+        directUrl: config.directUrl,
+        applicationName: config.name,
+        heartbeatMs: config.heartbeatMs,
+        queues: [...this.#producers.keys()],
+        telemetry,
+        receive: (hint) => this.receive(hint),
+      })
+    } catch (error) {
+      await this.stop(0)
+      throw error
+    }
+    // Hints of what came since the first claims, and before the notifier heard any, are lost.
+    for (const producer of this.#producers.values()) producer.wake()
   }
 
   /** Acts on a hint: from another process, or from this one's own enqueuer. */
