@@ -123,23 +123,22 @@ export function defineStagedTask<
   Answer = RawAnswer,
   Tx = pg.PoolClient,
 >(definition: StagedTaskDefinition<RawInput, Input, Prepared, RawAnswer, Answer, Tx>): Task<RawInput, Tx> {
-  const {
-    name,
-    input,
-    answer: _answer,
-    prepare: _prepare,
-    call: _call,
-    commit: _commit,
-    abandon,
-    ...options
-  } = definition
+  const { name, input, answer: _answer, prepare, call, commit, abandon, ...options } = definition
   const names = transactionNames(name, new Place(defineStagedTask))
   const execute = (context: ExecutionContext<Tx>) => new StagedRun(definition, context, names).run()
   const abandoned = (context: AbandonContext<RawInput, Tx>) => {
     nameTransaction(names.abandon, context.job.id)
     return abandon?.(context)
   }
-  return taskOf(name, input, options, execute, abandon && (abandoned as Task<RawInput, Tx>['abandon']))
+  const handlers = { prepare, call, commit, ...(abandon && { abandon }) }
+  return taskOf(
+    name,
+    input,
+    options,
+    handlers,
+    execute,
+    abandon && (abandoned as Task<RawInput, Tx>['abandon']),
+  )
 }
 
 type TransactionNames = Record<'prepare' | 'commit' | 'abandon', () => string>

@@ -167,18 +167,20 @@ export function defineTask<RawInput, Input>(
   definition: TaskDefinition<RawInput, Input>,
 ): Task<RawInput, unknown> {
   const { name, input, run, ...options } = definition
-  return taskOf(name, input, options, async (context) => run(context as JobContext<Input>))
+  const execute = async (context: ExecutionContext<unknown>) => run(context as JobContext<Input>)
+  return taskOf(name, input, options, { run }, execute)
 }
 
-/** Builds a task from parts, refusing options that cannot work. */
+/** Builds a task from parts, refusing options that cannot work, and `handlers` that are not there. */
 export function taskOf<RawInput, Tx>(
   name: string,
   input: StandardSchemaV1<RawInput, unknown>,
   options: TaskOptions,
+  handlers: Readonly<Record<string, unknown>>,
   execute: (context: ExecutionContext<Tx>) => Promise<unknown>,
   abandon?: (context: AbandonContext<unknown, Tx>) => unknown,
 ): Task<RawInput, Tx> {
-  const faults = optionFaults(options)
+  const faults = [...handlerFaults(input, handlers), ...optionFaults(options)]
   if (!/^[\w.:/-]{1,200}$/.test(name)) {
     faults.unshift('name: 1 to 200 letters, digits or any of _ . : / -')
   }
@@ -189,6 +191,14 @@ export function taskOf<RawInput, Tx>(
     )
   }
   return Object.freeze({ name, input, options: Object.freeze({ ...options }), execute, abandon })
+}
+
+/** Types say so, and JavaScript is written too: a job would find out at each of its attempts. */
+function handlerFaults(input: unknown, handlers: Readonly<Record<string, unknown>>): string[] {
+  const missing = Object.keys(handlers).filter((name) => typeof handlers[name] !== 'function')
+  const faults = missing.map((name) => `${name}: a function`)
+  const isSchema = (typeof input === 'object' || typeof input === 'function') && input && '~standard' in input
+  return isSchema ? faults : ['input: a schema (of Zod, Valibot or others), or unchecked<Type>()', ...faults]
 }
 
 const OPTION_NAMES = new Set(['queue', 'priority', 'maxAttempts', 'maxCrashes', 'timeout', 'backoff'])

@@ -1,6 +1,13 @@
 import { describe, expect, test, vi } from 'vitest'
 import { type EngineOptions, resolveConfig } from '../src/config.ts'
-import { createEngine, defineTask, type TaskOptions, type TriphaseError, unchecked } from '../src/index.ts'
+import {
+  createEngine,
+  defineStagedTask,
+  defineTask,
+  type TaskOptions,
+  type TriphaseError,
+  unchecked,
+} from '../src/index.ts'
 
 const url = 'postgres://user:pass@localhost:5432/db'
 
@@ -208,6 +215,17 @@ describe('createEngine', () => {
     expect(engine.connections()).toMatchObject({ engine: { open: 0 }, application: { open: 0 } })
     await engine.stop()
   })
+})
+
+test('what JavaScript forgets of a task is named, all at once', () => {
+  const faults = {
+    code: 'INVALID_OPTIONS',
+    message: expect.stringMatching(/input: a schema.*; run: a function/),
+  }
+  expect(() => defineTask({ name: 'task' } as never)).toThrow(expect.objectContaining(faults))
+  expect(() =>
+    defineStagedTask({ name: 'task', input: unchecked<null>(), call: async () => 1, abandon: 5 } as never),
+  ).toThrow(/cannot work: prepare: a function; commit: a function; abandon: a function\./)
 })
 
 describe('defineTask', () => {

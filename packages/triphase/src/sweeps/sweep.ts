@@ -152,7 +152,8 @@ export function sweepOf<Row, Item>(definition: SweepDefinition<Row, Item>, run: 
   const settings = settingsOf(definition as unknown as SweepDefinition<unknown, unknown>)
   const table = new RecordTable(settings.names)
   const options = { queue: settings.queue, ...(definition.priority ? { priority: definition.priority } : {}) }
-  const task = taskOf<SweepInput, unknown>(definition.name, sweepInput, options, (context) =>
+  const { name, each } = definition
+  const task = taskOf<SweepInput, unknown>(name, sweepInput, options, { each }, (context) =>
     run(settings, table, context),
   )
   return Object.freeze({ ...task, settings, table })
