@@ -13,9 +13,9 @@ import type { Hint, Notifier } from './notifier.ts'
 import { postgresNotifier } from './notifiers/postgres.ts'
 import { type EnqueueOptions, Enqueuer } from './queue/enqueuer.ts'
 import { HintOutbox } from './queue/hints.ts'
-import { type CheckoutSums, type HeldConnection, Holds, type TaskConnections } from './queue/holds.ts'
+import { type ConnectionsSnapshot, Pools } from './queue/pools.ts'
 import { type CancelOutcome, cancelJob } from './store/cancel.ts'
-import { Database, endPool } from './store/database.ts'
+import type { Database } from './store/database.ts'
 import { type InsertedJob, onEnginePool, type RunStatement } from './store/insert.ts'
 import { countLiveJobs, findJob, type JobAttempt, jobAttempts } from './store/inspect.ts'
 import { migrate, requireCompatible } from './store/migrate.ts'
@@ -23,7 +23,7 @@ import { notify } from './store/notify.ts'
 import { pauseQueue, resumeQueue, setQueueConcurrency } from './store/queue.ts'
 import { retryJob } from './store/retry-job.ts'
 import { describeServer, type ServerDescription } from './store/server.ts'
-import { openApplicationPool, pgTransactor, type Transactor } from './store/transactor.ts'
+import type { Transactor } from './store/transactor.ts'
 import { isSweep, type Sweep } from './sweeps/sweep.ts'
 import { SweepControl } from './sweeps/sweep-control.ts'
 import { isQueueName, QUEUE_NAME_RULE, type Task, type TaskReference } from './task.ts'
@@ -50,7 +50,6 @@ export interface InTransaction<Tx> {
   notify?: 'after-commit' | 'in-transaction'
 }
 
-const STATEMENT_TIMEOUT_MS = 15_000
 const CLOSE_MS = 5_000
 
 /**
@@ -62,9 +61,8 @@ export class Engine<Tx> {
   /** What the engine reports of itself. */
   readonly telemetry: Telemetry = new Telemetry()
   readonly #config: EngineConfig
+  readonly #pools: Pools<Tx>
   readonly #database: Database
-  readonly #heartbeatDatabase: Database
-  readonly #pool: pg.Pool | undefined
   readonly #transactor: Transactor<Tx>
   readonly #guard: GuardPolicy
   readonly #tasks: ReadonlyMap<string, Task<unknown, never>>
@@ -72,8 +70,6 @@ export class Engine<Tx> {
   readonly #outbox: HintOutbox
   readonly #enqueuer: Enqueuer
   readonly #hintsOf = new WeakMap<object, Hint[]>()
-  readonly #holds = new Holds()
-  readonly #engineSums: CheckoutSums = { checkouts: 0, waitMs: 0, holdMs: 0, longestHoldMs: 0 }
   /** Where jobs run, whoever made them known: where the engine was started, outside of every transaction. */
   #own = outside(() => AsyncLocalStorage.snapshot())
   #worker: Worker | undefined
@@ -84,14 +80,10 @@ export class Engine<Tx> {
   constructor(options: CreateEngineOptions<Tx>) {
     const { tasks, transactor, notifier, ...rest } = options
     this.#config = resolveConfig(rest)
-    const { engine, heartbeatMs } = this.#config
     this.#tasks = tasksByName(tasks ?? [])
-    this.#database = this.#openDatabase(engine.size - 1, engine.acquireTimeoutMs, STATEMENT_TIMEOUT_MS)
-    // A beat that takes longer than the pause to the next is better given up: its connection may be dead.
-    const beatMs = Math.max(1_000, heartbeatMs)
-    this.#heartbeatDatabase = this.#openDatabase(1, beatMs, beatMs)
-    if (!transactor) this.#pool = this.#openApplicationPool()
-    this.#transactor = transactor ?? (pgTransactor(this.#pool as pg.Pool) as unknown as Transactor<Tx>)
+    this.#pools = new Pools(this.#config, this.telemetry, transactor)
+    this.#database = this.#pools.database
+    this.#transactor = this.#pools.transactor
     this.#guard = new GuardPolicy(this.#config.guard, (report) =>
       this.telemetry.emit('guard:offence', report),
     )
@@ -154,7 +146,7 @@ export class Engine<Tx> {
    */
   transaction<Value>(work: (tx: Tx) => Promise<Value>, options: TransactionOptions = {}): Promise<Value> {
     const opened = opening(this.#guard, this.transaction)
-    return this.#holds.during({ jobId: null, task: null, phase: null, opened }, (began) =>
+    return this.#pools.holds.during({ jobId: null, task: null, phase: null, opened }, (began) =>
       this.#transact(
         (tx) => {
           began()
@@ -296,27 +288,7 @@ export class Engine<Tx> {
    * if (application.oldest && application.oldest.heldMs > 1_000) console.warn(application.oldest)
    */
   connections(): ConnectionsSnapshot {
-    const [shared, heartbeat] = [this.#database.connections, this.#heartbeatDatabase.connections]
-    const pool = this.#pool
-    const held = this.#holds.now
-    return {
-      engine: {
-        size: this.#config.engine.size,
-        open: shared.open + heartbeat.open,
-        inUse: shared.inUse + heartbeat.inUse,
-        waiting: shared.waiting,
-        ...this.#engineSums,
-      },
-      application: {
-        size: pool ? this.#config.application.size : null,
-        open: pool ? pool.totalCount : null,
-        inUse: pool ? pool.totalCount - pool.idleCount : held.inUse,
-        waiting: pool ? pool.waitingCount : held.waiting,
-        ...this.#holds.sums,
-        oldest: held.oldest,
-      },
-      tasks: this.#holds.tasks,
-    }
+    return this.#pools.snapshot
   }
 
   async #start(): Promise<void> {
@@ -325,12 +297,12 @@ export class Engine<Tx> {
     const worker = new Worker({
       config: this.#config,
       database: this.#database,
-      heartbeatDatabase: this.#heartbeatDatabase,
+      heartbeatDatabase: this.#pools.heartbeatDatabase,
       application: this.#hinting() as Transactor<unknown>,
       tasks: this.#tasks,
       notifier: this.#notifier,
       outbox: this.#outbox,
-      holds: this.#holds,
+      holds: this.#pools.holds,
       telemetry: this.telemetry,
     })
     this.#own = outside(() => AsyncLocalStorage.snapshot())
@@ -347,23 +319,12 @@ export class Engine<Tx> {
         server,
         telemetry: this.telemetry,
         engine: onEnginePool(this.#database),
-        heartbeat: onEnginePool(this.#heartbeatDatabase),
-        application: this.#onApplication(),
-        sameUrl: this.#pool !== undefined && sameUserAndDatabase(engine.url, application.url),
+        heartbeat: onEnginePool(this.#pools.heartbeatDatabase),
+        application: this.#pools.onApplication,
+        sameUrl: this.#pools.ownsApplication && sameUserAndDatabase(engine.url, application.url),
       })
     } catch (error) {
       if (!this.#stopping) this.#failed('look for a pooler', error)
-    }
-  }
-
-  /** Single statements of the application. */
-  #onApplication(): RunStatement {
-    const { query, transaction, execute } = this.#transactor
-    return async (text, values) => {
-      const ran = query
-        ? query.call(this.#transactor, text, values)
-        : transaction.call(this.#transactor, (tx) => execute.call(this.#transactor, tx as Tx, text, values))
-      return ((await ran) as { rows: unknown[] }).rows
     }
   }
 
@@ -386,13 +347,8 @@ export class Engine<Tx> {
     await this.#outbox.flushed()
     // Here too: an engine that only enqueued has no worker, and the last hints may have opened a connection again.
     await this.#notifier.stop().catch((error: unknown) => this.#failed('stop notifier', error))
-    const closed = Promise.all([
-      this.#database.end(),
-      this.#heartbeatDatabase.end(),
-      this.#pool && endPool(this.#pool),
-    ])
     // A pool waits for what is checked out, and a handler that ignores its signal may never give it back.
-    await Promise.race([closed, delay(CLOSE_MS, undefined, { ref: false })])
+    await Promise.race([this.#pools.end(), delay(CLOSE_MS, undefined, { ref: false })])
   }
 
   async #transact<Value>(
@@ -462,66 +418,6 @@ export class Engine<Tx> {
   #failed(statement: string, error: unknown): void {
     this.telemetry.emit('statement:failed', { statement, error: storedError(error), retryInMs: null })
   }
-
-  #openDatabase(size: number, acquireTimeoutMs: number, statementTimeoutMs: number): Database {
-    const { engine, schema, name } = this.#config
-    const options = {
-      url: engine.url,
-      size,
-      applicationName: `${name}-engine`,
-      acquireTimeoutMs,
-      statementTimeoutMs,
-    }
-    const onHeld = (waitMs: number, holdMs: number) => {
-      const sums = this.#engineSums
-      sums.checkouts++
-      sums.waitMs += waitMs
-      sums.holdMs += holdMs
-      sums.longestHoldMs = Math.max(sums.longestHoldMs, holdMs)
-      this.telemetry.emit('pool:held', { pool: 'engine', waitMs, holdMs, jobId: null })
-    }
-    return new Database(schema, options, this.#poolError('engine'), onHeld)
-  }
-
-  #openApplicationPool(): pg.Pool {
-    const { application, name } = this.#config
-    return openApplicationPool({
-      ...application,
-      applicationName: name,
-      onError: this.#poolError('application'),
-    })
-  }
-
-  /** A server that closes idle connections is nothing unusual: the pool opens others. */
-  #poolError(pool: string): (error: Error) => void {
-    return (error) => this.telemetry.emit('pool:error', { pool, error: storedError(error) })
-  }
-}
-
-/** @see Engine.connections. Times are milliseconds. */
-export interface ConnectionsSnapshot {
-  /** The engine's own pool, its heartbeat's connection included. */
-  engine: PoolState
-  /**
-   * The application's pool. `size` and `open` are null where the application brought a transactor of its own: then
-   * `inUse` and `waiting` count what the engine does with it.
-   */
-  application: Omit<PoolState, 'size' | 'open'> & {
-    size: number | null
-    open: number | null
-    /** Of the connections that the engine holds for transactions and jobs, the one that is held for longest. */
-    oldest: HeldConnection | null
-  }
-  /** Of the tasks whose jobs use connections, what the claims that have ended did. */
-  tasks: TaskConnections[]
-}
-
-/** A pool now, and its checkouts since the engine was made. */
-export interface PoolState extends CheckoutSums {
-  size: number
-  open: number
-  inUse: number
-  waiting: number
 }
 
 /**

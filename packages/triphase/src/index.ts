@@ -9,14 +9,12 @@ export type { Backoff } from './backoff.ts'
 export type { Allowed, EngineOptions, GuardMode, GuardOptions, PoolConfig, QueueConfig } from './config.ts'
 export type { Duration } from './duration.ts'
 export {
-  type ConnectionsSnapshot,
   type CreateEngineOptions,
   createEngine,
   Engine,
   type EnqueueInTransaction,
   type InTransaction,
   type NeedsTransactor,
-  type PoolState,
 } from './engine.ts'
 export {
   type ErrorCode,
@@ -34,6 +32,7 @@ export { type PollingOptions, pollingNotifier } from './notifiers/polling.ts'
 export { postgresNotifier } from './notifiers/postgres.ts'
 export type { EnqueueOptions } from './queue/enqueuer.ts'
 export type { CheckoutSums, HeldConnection, TaskConnections } from './queue/holds.ts'
+export type { ConnectionsSnapshot, PoolState } from './queue/pools.ts'
 export {
   type AlreadyDone,
   alreadyDone,
