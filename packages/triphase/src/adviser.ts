@@ -34,6 +34,16 @@ export interface ConnectionLimits {
   poolerPool?: number
 }
 
+/** What is known of one task's jobs: of `engine.ledger()` or `engine.connections().tasks`. Times are milliseconds, in all. */
+export interface ObservedTask {
+  queue: string
+  claims: number
+  durationMs: number
+  checkouts: number
+  waitMs: number
+  holdMs: number
+}
+
 /** How many connections are busy at the same time: half of the time at most `p50`, 99 % of the time at most `p99`. */
 export interface BusyConnections {
   mean: number
@@ -59,7 +69,9 @@ export interface ConnectionAdvice {
   pools: { application: number; engine: number }
   /** Connections of all processes to the server, with those pools and no pooler between. */
   connections: number
-  /** What to set and why, in plain words; the first line is the summary. */
+  /** What the limits cannot carry, and what to set instead; empty when it works. */
+  problems: string[]
+  /** What to set and why, in plain words: the summary, the problems, and what could be less. */
   advice: string[]
 }
 
@@ -120,7 +132,46 @@ export function adviseConnections(load: ConnectionLoad, limits: ConnectionLimits
     ifHeldDuringCall,
     pools,
     connections,
+    problems,
     advice: [summary(load, found), ...problems, ...savings(limits, found)],
+  }
+}
+
+/**
+ * The load of a process whose queues run such jobs, with every slot in use; null where nothing is known of any of them.
+ * Queues differ in how long their jobs take, so each counts by how many jobs its slots get through.
+ *
+ * @param concurrency of each queue in one process. Queues of which nothing is known are left out.
+ * @example
+ * const load = observedLoad(await engine.ledger(), { processing: 12, embeddings: 25 })
+ * if (load) console.log(adviseConnections({ ...load, processes: 4 }).advice)
+ */
+export function observedLoad(
+  tasks: readonly ObservedTask[],
+  concurrency: Readonly<Record<string, number>>,
+): ConnectionLoad | null {
+  const sums = { slots: 0, jobsPerMs: 0, callMs: 0, holdMs: 0, checkouts: 0 }
+  for (const [queue, slots] of Object.entries(concurrency)) {
+    const own = tasks.filter((task) => task.queue === queue)
+    const total = (figure: (task: ObservedTask) => number) => own.reduce((sum, task) => sum + figure(task), 0)
+    // What a connection was waited for is no part of the load: it comes from the pool.
+    const busyMs = total(({ durationMs, waitMs }) => Math.max(0, durationMs - waitMs))
+    if (busyMs === 0) continue
+    const jobsPerMs = (slots * total(({ claims }) => claims)) / busyMs
+    const share = slots / busyMs
+    sums.slots += slots
+    sums.jobsPerMs += jobsPerMs
+    sums.holdMs += share * total(({ holdMs }) => holdMs)
+    sums.callMs +=
+      share * total(({ durationMs, waitMs, holdMs }) => Math.max(0, durationMs - waitMs - holdMs))
+    sums.checkouts += share * total(({ checkouts }) => checkouts)
+  }
+  if (sums.slots === 0) return null
+  return {
+    concurrency: sums.slots,
+    callMs: sums.callMs / sums.jobsPerMs,
+    holdMs: sums.holdMs / sums.jobsPerMs,
+    checkouts: sums.checkouts / sums.jobsPerMs,
   }
 }
 

@@ -4,6 +4,8 @@ export {
   type ConnectionAdvice,
   type ConnectionLimits,
   type ConnectionLoad,
+  type ObservedTask,
+  observedLoad,
 } from './adviser.ts'
 export type { Backoff } from './backoff.ts'
 export type { Allowed, EngineOptions, GuardMode, GuardOptions, PoolConfig, QueueConfig } from './config.ts'
@@ -31,7 +33,7 @@ export { memoryNotifier } from './notifiers/memory.ts'
 export { type PollingOptions, pollingNotifier } from './notifiers/polling.ts'
 export { postgresNotifier } from './notifiers/postgres.ts'
 export type { EnqueueOptions } from './queue/enqueuer.ts'
-export type { CheckoutSums, HeldConnection, TaskConnections } from './queue/holds.ts'
+export type { HeldConnection } from './queue/holds.ts'
 export type { ConnectionsSnapshot, PoolState } from './queue/pools.ts'
 export {
   type AlreadyDone,
@@ -82,4 +84,13 @@ export {
   type TaskReference,
   unchecked,
 } from './task.ts'
-export type { JobEvent, Ledger, PhaseLedger, Telemetry, TelemetryEvents } from './telemetry.ts'
+export type {
+  CheckoutSums,
+  JobEvent,
+  Ledger,
+  PhaseConnections,
+  PhaseLedger,
+  TaskConnections,
+  Telemetry,
+  TelemetryEvents,
+} from './telemetry.ts'

@@ -10,26 +10,40 @@ export interface JobEvent {
   claimNo: number
 }
 
-/** Connection time in one phase, in milliseconds, on the application's pool. */
-export interface PhaseLedger {
-  /** Wall-clock time of the phase. */
-  durationMs: number
+/** Checkouts of connections. Times are milliseconds. */
+export interface CheckoutSums {
   /** Connections checked out. */
   checkouts: number
   /** Time spent waiting for them, in all. */
   waitMs: number
   /** Time they were held, in all. */
   holdMs: number
+  longestHoldMs: number
+}
+
+/** Connection time in one phase, in milliseconds, on the application's pool. */
+export interface PhaseLedger extends CheckoutSums {
+  /** Wall-clock time of the phase. */
+  durationMs: number
 }
 
 /** Connection time of one claim, in milliseconds, on the application's pool. */
-export interface Ledger {
-  checkouts: number
-  waitMs: number
-  holdMs: number
-  longestHoldMs: number
+export interface Ledger extends CheckoutSums {
   /** By name: `prepare`, `call`, `commit`. */
   phases: Record<string, PhaseLedger>
+}
+
+/** What the claims of one task did with connections of the application. Times are milliseconds. */
+export interface TaskConnections extends PhaseConnections {
+  task: string
+  queue: string
+  phases: Record<string, PhaseConnections>
+}
+
+/** The ledgers of several claims, of a task or of one phase of it. Times are milliseconds. */
+export interface PhaseConnections extends PhaseLedger {
+  /** Claims that have ended; of a phase, those that came to it. */
+  claims: number
 }
 
 /** Every event that the engine emits, with what it carries. Times are milliseconds. */

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { adviseConnections, TriphaseError } from '../src/index.ts'
+import { adviseConnections, observedLoad, TriphaseError } from '../src/index.ts'
 
 /** The queues of a camera platform: 63 slots, calls of 5 to 30 s, two short transactions a job. */
 const CAMERAS = { concurrency: 63, callMs: 15_000, holdMs: 12 }
@@ -153,3 +153,40 @@ test('figures that cannot be are refused, each by its name', () => {
 function pools63(): number {
   return adviseConnections(CAMERAS).pools.application
 }
+
+describe('a load that was observed', () => {
+  const model = { queue: 'model', claims: 10, durationMs: 100_200, checkouts: 20, waitMs: 100, holdMs: 100 }
+  const quick = {
+    queue: 'quick',
+    claims: 1_000,
+    durationMs: 10_000,
+    checkouts: 1_000,
+    waitMs: 0,
+    holdMs: 10_000,
+  }
+
+  test('is what one queue does in the mean, without the waits', () => {
+    expect(observedLoad([model], { model: 12 })).toEqual({
+      concurrency: 12,
+      callMs: expect.closeTo(10_000, 5),
+      holdMs: expect.closeTo(10, 5),
+      checkouts: expect.closeTo(2, 5),
+    })
+  })
+
+  test('of several queues keeps as many connections busy as these together', () => {
+    const load = observedLoad([model, quick], { model: 12, quick: 3, unknown: 50 })!
+    expect(load.concurrency).toBe(15)
+    const busy = (tasks: (typeof model)[], slots: Record<string, number>) =>
+      adviseConnections({ ...observedLoad(tasks, slots)!, engineHoldMs: 0 }).application.mean
+    const together = adviseConnections({ ...load, engineHoldMs: 0 }).application.mean
+    expect(together).toBeCloseTo(busy([model], { model: 12 }) + busy([quick], { quick: 3 }), 5)
+  })
+
+  test('sums the tasks of a queue, and is nothing where none of the queues is known', () => {
+    const halves = [model, { ...model, claims: 30, durationMs: 300_600 }]
+    expect(observedLoad(halves, { model: 1 })).toMatchObject({ holdMs: expect.closeTo(5, 5) })
+    expect(observedLoad([model], { quick: 3 })).toBeNull()
+    expect(observedLoad([], {})).toBeNull()
+  })
+})

@@ -1,6 +1,13 @@
 import type pg from 'pg'
 import { expect, test } from 'vitest'
-import { adviseConnections, defineStagedTask, unchecked } from '../src/index.ts'
+import {
+  adviseConnections,
+  defineStagedTask,
+  defineTask,
+  type Engine,
+  type TaskConnections,
+  unchecked,
+} from '../src/index.ts'
 import { useEngines } from './support/engines.ts'
 import { jobIn } from './support/jobs.ts'
 import { eventually } from './support/processes.ts'
@@ -118,4 +125,60 @@ test('checkouts are summed by pool, task and phase, and kept with the attempt', 
 
   const [callMs, holdMs] = [sums!.phases.call!.durationMs / 4, sums!.holdMs / 4]
   expect(adviseConnections({ concurrency: 2, callMs, holdMs }).pools.application).toBe(2)
+})
+
+test('what history keeps is summed over all processes, by task, queue and phase', async () => {
+  const task = defineStagedTask({
+    name: 'kept',
+    input: unchecked<number>(),
+    backoff: { initial: '1ms' },
+    prepare: async ({ tx, input, job }) => {
+      await tx.query('SELECT pg_sleep(0.01)')
+      if (input === 13 && job.attempt === 1) throw new Error('no luck')
+    },
+    call: async () => 1,
+    commit: async () => {},
+  })
+  const plain = defineTask({ name: 'plain', queue: 'slow', input: unchecked<null>(), run: () => 1 })
+  const engines = ['slow', 'fast'].map((queue) =>
+    bench.engine({ tasks: [task, plain], queues: { [queue]: 2 }, name: 'ledger' }),
+  )
+  await Promise.all(engines.map((engine) => engine.start()))
+  const [engine] = engines as [Engine<pg.PoolClient>]
+  const jobs = [
+    ...(await engine.enqueueMany(task, [
+      { input: 1, queue: 'slow' },
+      { input: 13, queue: 'slow' },
+    ])),
+    await engine.enqueue(task, 2, { queue: 'fast' }),
+    await engine.enqueue(plain, null),
+  ]
+  for (const { id } of jobs) await jobIn(engine, id, 'completed')
+
+  const sums = await engine.ledger()
+  expect(sums).toMatchObject([
+    { task: 'kept', queue: 'fast', claims: 1, checkouts: 2, phases: { call: { claims: 1, checkouts: 0 } } },
+    {
+      task: 'kept',
+      queue: 'slow',
+      claims: 3,
+      checkouts: 5,
+      phases: { prepare: { claims: 3 }, call: { claims: 2 }, commit: { claims: 2, checkouts: 2 } },
+    },
+  ])
+  const [, slow] = sums as [TaskConnections, TaskConnections]
+  expect(slow.phases.prepare!.holdMs).toBeGreaterThanOrEqual(3 * 9)
+  expect(slow.phases.prepare!.longestHoldMs).toBeCloseTo(slow.longestHoldMs, 3)
+  expect(slow.durationMs).toBeGreaterThan(slow.holdMs)
+  const [own] = engine.connections().tasks
+  expect(own).toMatchObject({ task: 'kept', queue: 'slow', claims: 3, checkouts: 5 })
+  expect(own!.durationMs).toBeGreaterThan(own!.holdMs)
+  expect(slow.waitMs).toBeCloseTo(own!.waitMs, 0)
+  expect(await engine.ledger({ last: 0 })).toEqual([])
+  await expect(engine.ledger({ last: -1 })).rejects.toMatchObject({ code: 'INVALID_DURATION' })
+
+  const advice = await engine.adviseConnections()
+  expect(advice).toMatchObject({ works: true, pools: { engine: 2 } })
+  expect(advice!.advice[0]).toMatch(/^2 jobs at a time hold/)
+  expect(await engine.adviseConnections({ last: 0 })).toBeNull()
 })

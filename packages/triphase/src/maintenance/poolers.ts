@@ -1,7 +1,7 @@
 import pg from 'pg'
 import type { RunStatement } from '../store/insert.ts'
 import { backendOf, type ServerDescription } from '../store/server.ts'
-import type { Telemetry } from '../telemetry.ts'
+import type { Telemetry, TelemetryEvents } from '../telemetry.ts'
 
 export interface PoolerParts {
   server: ServerDescription
@@ -22,15 +22,22 @@ const SHARED_POOL =
   'claims, heartbeats and acks wait. Give the engine a role or a database alias of its own: engine: { url }. ' +
   'See docs/poolers.md.'
 
+export type Pooling = TelemetryEvents['server:found']['pooler']
+
 /** Says what stands between the engine and its server, and whether that makes the two pools one. */
-export async function lookForPooler(parts: PoolerParts): Promise<void> {
+export async function lookForPooler(parts: PoolerParts): Promise<Pooling> {
   const { telemetry, engine, heartbeat, application, sameUrl } = parts
   const { version, behindPooler } = parts.server
-  if (!behindPooler) return telemetry.emit('server:found', { version, pooler: 'none' })
-  const pooler = (await shareServerConnections(engine, heartbeat)) ? 'transaction' : 'session'
+  const pooler = behindPooler ? await poolingOf(engine, heartbeat) : 'none'
   telemetry.emit('server:found', { version, pooler })
+  if (!behindPooler) return pooler
   if (sameUrl || (await shareServerConnections(engine, application)))
     telemetry.emit('config:warning', { message: SHARED_POOL })
+  return pooler
+}
+
+async function poolingOf(engine: RunStatement, heartbeat: RunStatement): Promise<Pooling> {
+  return (await shareServerConnections(engine, heartbeat)) ? 'transaction' : 'session'
 }
 
 /**

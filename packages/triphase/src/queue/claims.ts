@@ -13,6 +13,8 @@ export class RunningClaim {
   /** The handler has ended and its outcome is being written: news that the claim is gone says nothing then. */
   settled = false
   lost = false
+  /** Why it could not get a connection of the application, when it last could not. */
+  noConnection: unknown
   // Made when somebody asks for the signal: a controller and its listener are a third of what a quick job allocates.
   #controller: AbortController | undefined
   #reason: TriphaseError | undefined

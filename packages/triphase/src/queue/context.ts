@@ -96,13 +96,28 @@ export class ExecutionContexts {
   ): Promise<Value> {
     const { holds, telemetry } = this.#parts
     const { id: jobId, task } = claim.job
-    return holds.during({ jobId, task, phase: claim.ledger.phase ?? null, opened }, run, (waitMs) => {
-      const giveBack = claim.ledger.checkedOut(waitMs)
-      const began = performance.now()
-      return () => {
-        giveBack()
-        telemetry.emit('pool:held', { pool: 'application', waitMs, holdMs: performance.now() - began, jobId })
-      }
+    let held = false
+    const holding = holds.during(
+      { jobId, task, phase: claim.ledger.phase ?? null, opened },
+      run,
+      (waitMs) => {
+        held = true
+        const giveBack = claim.ledger.checkedOut(waitMs)
+        const began = performance.now()
+        return () => {
+          giveBack()
+          telemetry.emit('pool:held', {
+            pool: 'application',
+            waitMs,
+            holdMs: performance.now() - began,
+            jobId,
+          })
+        }
+      },
+    )
+    return holding.catch((error: unknown) => {
+      if (!held && isConnectionFailure(error)) claim.noConnection = error
+      throw error
     })
   }
 

@@ -39,6 +39,8 @@ export interface ExecutorParts {
 }
 
 const UNKNOWN_TASK_DELAY_MS = 30_000
+/** Until a job asks again for a connection of the application that it could not get. */
+const LONGEST_WITHOUT_CONNECTION_MS = 30_000
 
 /** Runs claims: from the claimed row to an outcome that the acker writes. */
 export class Executor {
@@ -74,7 +76,10 @@ export class Executor {
     const settled = await this.#unlessLeaked(claim, handler)
     clearTimeout(timer)
     claim.ledger.enterPhase(undefined)
-    if (claim.ledger.checkouts > 0) this.#parts.holds.count(job.task, job.queue, claim.ledger.read())
+    if (claim.ledger.checkouts > 0) {
+      const durationMs = performance.now() - claim.startedAt
+      this.#parts.holds.count(job.task, job.queue, durationMs, claim.ledger.read())
+    }
     claim.settled = true
     void this.#acknowledge(claim, task, settled ?? { thrown: claim.abortReason })
     if (!settled) {
@@ -189,6 +194,11 @@ export class Executor {
     const error = late ? claim.abortReason : thrown
     if (thrown instanceof RetryAfter && aborted === undefined)
       return this.#retried(claim, thrown, Math.min(thrown.delayMs, LONGEST_DELAY_MS), false)
+    // Not the job's fault: nothing was begun. Claims are counted, as attempts are not: else the pause would not grow.
+    if (claim.noConnection && thrown === claim.noConnection && aborted === undefined) {
+      const pauseMs = backoffDelay(job.claimNo, task.options.backoff ?? {})
+      return this.#retried(claim, thrown, Math.min(pauseMs, LONGEST_WITHOUT_CONNECTION_MS), false)
+    }
     if (isPermanent(error) || job.attempt >= job.maxAttempts) return this.#discarded(claim, task, error)
     return this.#retried(claim, error, backoffDelay(job.attempt, task.options.backoff ?? {}), true)
   }

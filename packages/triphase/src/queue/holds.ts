@@ -1,4 +1,5 @@
-import type { Ledger, PhaseLedger } from '../telemetry.ts'
+import { connectionFailure, isConnectionFailure } from '../store/database.ts'
+import type { CheckoutSums, Ledger, PhaseConnections, PhaseLedger, TaskConnections } from '../telemetry.ts'
 
 /** Who asks for a connection of the application. */
 export interface Holder {
@@ -20,21 +21,13 @@ export interface HeldConnection {
   opened: string | null
 }
 
-/** Checkouts of a pool since the engine was made. Times are milliseconds. */
-export interface CheckoutSums {
-  checkouts: number
-  waitMs: number
-  holdMs: number
-  longestHoldMs: number
-}
-
-/** What the claims of one task did with connections in this process, since it started. Times are milliseconds. */
-export interface TaskConnections extends CheckoutSums {
-  task: string
-  queue: string
-  /** Claims that have ended. */
-  claims: number
-  phases: Record<string, PhaseLedger>
+const NOTHING: Readonly<PhaseConnections> = {
+  claims: 0,
+  durationMs: 0,
+  checkouts: 0,
+  waitMs: 0,
+  holdMs: 0,
+  longestHoldMs: 0,
 }
 
 /** Every checkout that the engine makes on the application's pool: those that are open, and sums of the others. */
@@ -49,6 +42,7 @@ export class Holds {
    *
    * @param run is given the function to call once the connection is there; it holds it until it settles.
    * @param began told how long the connection was waited for; returns what to call when it is given back.
+   * @throws {TriphaseError} `CONNECTION_FAILED`, `LOGIN_REFUSED` where there was no connection to be had.
    */
   async during<Value>(
     holder: Holder,
@@ -62,44 +56,24 @@ export class Holds {
       return await run(() => {
         end ??= this.#begin(holder, performance.now() - asked, began)
       })
+    } catch (error) {
+      throw end === undefined && isConnectionFailure(error) ? connectionFailure(error) : error
     } finally {
       if (end) end()
       else this.#waiting--
     }
   }
 
-  /** A claim has ended, with this ledger. */
-  count(task: string, queue: string, ledger: Ledger): void {
+  /** A claim has ended, after so many milliseconds and with this ledger. */
+  count(task: string, queue: string, durationMs: number, ledger: Ledger): void {
     const key = JSON.stringify([task, queue])
-    const sums = this.#tasks.get(key) ?? {
-      task,
-      queue,
-      claims: 0,
-      checkouts: 0,
-      waitMs: 0,
-      holdMs: 0,
-      longestHoldMs: 0,
-      phases: {},
-    }
+    const sums: TaskConnections = this.#tasks.get(key) ?? { task, queue, ...NOTHING, phases: {} }
     this.#tasks.set(key, sums)
-    sums.claims++
-    sums.checkouts += ledger.checkouts
-    sums.waitMs += ledger.waitMs
-    sums.holdMs += ledger.holdMs
-    sums.longestHoldMs = Math.max(sums.longestHoldMs, ledger.longestHoldMs)
+    add(sums, { durationMs, ...ledger })
     for (const [name, phase] of Object.entries(ledger.phases)) {
-      const { durationMs, checkouts, waitMs, holdMs } = sums.phases[name] ?? {
-        durationMs: 0,
-        checkouts: 0,
-        waitMs: 0,
-        holdMs: 0,
-      }
-      sums.phases[name] = {
-        durationMs: durationMs + phase.durationMs,
-        checkouts: checkouts + phase.checkouts,
-        waitMs: waitMs + phase.waitMs,
-        holdMs: holdMs + phase.holdMs,
-      }
+      const of = sums.phases[name] ?? { ...NOTHING }
+      sums.phases[name] = of
+      add(of, phase)
     }
   }
 
@@ -132,6 +106,15 @@ export class Holds {
       ended()
     }
   }
+}
+
+function add(sums: PhaseConnections, claim: PhaseLedger): void {
+  sums.claims++
+  sums.durationMs += claim.durationMs
+  sums.checkouts += claim.checkouts
+  sums.waitMs += claim.waitMs
+  sums.holdMs += claim.holdMs
+  sums.longestHoldMs = Math.max(sums.longestHoldMs, claim.longestHoldMs)
 }
 
 function heldBy({ holder, since }: { holder: Holder; since: number }): HeldConnection {

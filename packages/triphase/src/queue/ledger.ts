@@ -2,14 +2,13 @@ import type { Ledger, PhaseLedger } from '../telemetry.ts'
 
 type Sums = Omit<PhaseLedger, 'durationMs'>
 
-const NOTHING: Readonly<PhaseLedger> = { durationMs: 0, checkouts: 0, waitMs: 0, holdMs: 0 }
+const NOTHING: Readonly<Sums> = { checkouts: 0, waitMs: 0, holdMs: 0, longestHoldMs: 0 }
 
 /** The connection time of one claim, phase by phase, while it goes on. */
 export class ClaimLedger {
   readonly #phases = new Map<string, PhaseLedger>()
-  readonly #sums: Sums = { checkouts: 0, waitMs: 0, holdMs: 0 }
+  readonly #sums: Sums = { ...NOTHING }
   readonly #open = new Set<{ phase: string | undefined; since: number }>()
-  #longestHoldMs = 0
   #phase: { name: string; since: number } | undefined
 
   get phase(): string | undefined {
@@ -31,12 +30,11 @@ export class ClaimLedger {
   checkedOut(waitMs: number): () => void {
     const hold = { phase: this.phase, since: performance.now() }
     this.#open.add(hold)
-    this.#add(hold.phase, { checkouts: 1, waitMs, holdMs: 0 })
+    this.#add(hold.phase, { ...NOTHING, checkouts: 1, waitMs })
     return () => {
       if (!this.#open.delete(hold)) return
       const holdMs = performance.now() - hold.since
-      this.#add(hold.phase, { checkouts: 0, waitMs: 0, holdMs })
-      this.#longestHoldMs = Math.max(this.#longestHoldMs, holdMs)
+      this.#add(hold.phase, { ...NOTHING, holdMs, longestHoldMs: holdMs })
     }
   }
 
@@ -46,46 +44,56 @@ export class ClaimLedger {
     const sums = { ...this.#sums }
     const phases = new Map([...this.#phases].map(([name, phase]) => [name, { ...phase }]))
     const phaseOf = (name: string) => {
-      const phase = phases.get(name) ?? { ...NOTHING }
+      const phase = phases.get(name) ?? { durationMs: 0, ...NOTHING }
       phases.set(name, phase)
       return phase
     }
-    let longestHoldMs = this.#longestHoldMs
     if (this.#phase) phaseOf(this.#phase.name).durationMs += now - this.#phase.since
     for (const { phase, since } of this.#open) {
-      const holdMs = now - since
-      sums.holdMs += holdMs
-      if (phase !== undefined) phaseOf(phase).holdMs += holdMs
-      longestHoldMs = Math.max(longestHoldMs, holdMs)
+      const open = { ...NOTHING, holdMs: now - since, longestHoldMs: now - since }
+      add(sums, open)
+      if (phase !== undefined) add(phaseOf(phase), open)
     }
     return {
-      checkouts: sums.checkouts,
-      waitMs: rounded(sums.waitMs),
-      holdMs: rounded(sums.holdMs),
-      longestHoldMs: rounded(longestHoldMs),
-      phases: Object.fromEntries([...phases].map(([name, phase]) => [name, roundedPhase(phase)])),
+      ...roundedSums(sums),
+      phases: Object.fromEntries(
+        [...phases].map(([name, phase]) => [
+          name,
+          { durationMs: rounded(phase.durationMs), ...roundedSums(phase) },
+        ]),
+      ),
     }
   }
 
   #of(phase: string): PhaseLedger {
     const known = this.#phases.get(phase)
     if (known) return known
-    const fresh = { ...NOTHING }
+    const fresh = { durationMs: 0, ...NOTHING }
     this.#phases.set(phase, fresh)
     return fresh
   }
 
   #add(phase: string | undefined, more: Sums): void {
     for (const sums of phase === undefined ? [this.#sums] : [this.#sums, this.#of(phase)]) {
-      sums.checkouts += more.checkouts
-      sums.waitMs += more.waitMs
-      sums.holdMs += more.holdMs
+      add(sums, more)
     }
   }
 }
 
-function roundedPhase({ durationMs, checkouts, waitMs, holdMs }: PhaseLedger): PhaseLedger {
-  return { durationMs: rounded(durationMs), checkouts, waitMs: rounded(waitMs), holdMs: rounded(holdMs) }
+function add(sums: Sums, more: Sums): void {
+  sums.checkouts += more.checkouts
+  sums.waitMs += more.waitMs
+  sums.holdMs += more.holdMs
+  sums.longestHoldMs = Math.max(sums.longestHoldMs, more.longestHoldMs)
+}
+
+function roundedSums({ checkouts, waitMs, holdMs, longestHoldMs }: Sums): Sums {
+  return {
+    checkouts,
+    waitMs: rounded(waitMs),
+    holdMs: rounded(holdMs),
+    longestHoldMs: rounded(longestHoldMs),
+  }
 }
 
 function rounded(ms: number): number {

@@ -4,8 +4,8 @@ import { storedError } from '../errors.ts'
 import { Database, endPool } from '../store/database.ts'
 import type { RunStatement } from '../store/insert.ts'
 import { openApplicationPool, pgTransactor, type Transactor } from '../store/transactor.ts'
-import type { Telemetry } from '../telemetry.ts'
-import { type CheckoutSums, type HeldConnection, Holds, type TaskConnections } from './holds.ts'
+import type { CheckoutSums, TaskConnections, Telemetry } from '../telemetry.ts'
+import { type HeldConnection, Holds } from './holds.ts'
 
 /** Connections at one moment, and what was done with them. Times are milliseconds. */
 export interface ConnectionsSnapshot {

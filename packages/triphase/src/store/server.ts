@@ -44,3 +44,62 @@ export async function backendOf(run: RunStatement): Promise<string> {
   const [row] = (await run(BACKEND, [])) as { backend: string }[]
   return (row as { backend: string }).backend
 }
+
+/** How many connections a server, a role or a database lets in. */
+export interface ConnectionLimit {
+  /** `max_connections`: what is left of it for ordinary roles. */
+  of: 'max_connections' | 'role' | 'database'
+  /** Of the role or the database. */
+  name: string | null
+  allows: number
+  /** Connections that others than the engines of this name have open. */
+  others: number
+}
+
+/** What bounds how many connections processes may open. */
+export interface ConnectionLimits {
+  /** Processes with the engine's name that are not stopping. */
+  processes: number
+  limits: ConnectionLimit[]
+}
+
+// Everybody may see who is connected and as whom. Roles that are superusers have no limit, in no database either.
+const LIMITS = /* sql */ `
+WITH session AS (
+  SELECT usename, datname FROM pg_stat_activity
+  WHERE usename IS NOT NULL AND datname IS NOT NULL
+    AND (application_name = ANY ($2::text[]) AND datname = ANY ($4::text[])) IS NOT TRUE
+)
+SELECT (SELECT count(*) FROM triphase.process WHERE name = $1 AND NOT stopping)::int AS processes, (
+  SELECT json_agg(json_build_object('of', of, 'name', name, 'allows', allows, 'others', others))
+  FROM (
+    SELECT 'max_connections' AS of, NULL AS name,
+           current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+             - coalesce(current_setting('reserved_connections', true)::int, 0) AS allows,
+           (SELECT count(*) FROM session) AS others
+    UNION ALL
+    SELECT 'role', rolname, rolconnlimit, (SELECT count(*) FROM session WHERE usename = rolname)
+    FROM pg_roles WHERE rolname = ANY ($3::text[]) AND rolconnlimit >= 0 AND NOT rolsuper
+    UNION ALL
+    SELECT 'database', datname, datconnlimit, (SELECT count(*) FROM session s WHERE s.datname = d.datname)
+    FROM pg_database d
+    WHERE datname = ANY ($4::text[]) AND datconnlimit >= 0
+      AND EXISTS (SELECT FROM pg_roles WHERE rolname = ANY ($3::text[]) AND NOT rolsuper)
+  ) every
+)::text AS limits`
+
+/** Asks what bounds the connections of engines with this name, which log in to these databases with these roles. */
+export async function connectionLimits(
+  database: Database,
+  { name, roles, databases }: { name: string; roles: readonly string[]; databases: readonly string[] },
+): Promise<ConnectionLimits> {
+  const own = [name, `${name}-engine`, `${name}-listen`]
+  const [row] = await database.query<{ processes: number; limits: string }>(LIMITS, [
+    name,
+    own,
+    roles,
+    databases,
+  ])
+  const { processes, limits } = row as { processes: number; limits: string }
+  return { processes, limits: JSON.parse(limits) }
+}

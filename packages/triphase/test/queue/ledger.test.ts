@@ -29,9 +29,9 @@ test('checkouts, waits and holds are summed, in all and by phase', () => {
     holdMs: 42,
     longestHoldMs: 30,
     phases: {
-      prepare: { durationMs: 10, checkouts: 1, waitMs: 5, holdMs: 10 },
-      call: { durationMs: 1_002, checkouts: 1, waitMs: 1, holdMs: 2 },
-      commit: { durationMs: 30, checkouts: 1, waitMs: 0, holdMs: 30 },
+      prepare: { durationMs: 10, checkouts: 1, waitMs: 5, holdMs: 10, longestHoldMs: 10 },
+      call: { durationMs: 1_002, checkouts: 1, waitMs: 1, holdMs: 2, longestHoldMs: 2 },
+      commit: { durationMs: 30, checkouts: 1, waitMs: 0, holdMs: 30, longestHoldMs: 30 },
     },
   })
 })
@@ -46,7 +46,7 @@ test('what is still going on counts up to now, and once only', () => {
     waitMs: 0,
     holdMs: 10,
     longestHoldMs: 10,
-    phases: { commit: { durationMs: 10, checkouts: 1, waitMs: 0, holdMs: 10 } },
+    phases: { commit: { durationMs: 10, checkouts: 1, waitMs: 0, holdMs: 10, longestHoldMs: 10 } },
   }
   expect(ledger.read()).toEqual(expected)
   expect(ledger.read()).toEqual(expected)

@@ -6,6 +6,8 @@ export const NOT_POOLED_FILES: Readonly<Record<string, string>> = {
   'pooler/**': 'starts poolers of its own',
   'races/**': 'two sessions wait for each other and are told apart by their processes on the server',
   'liveness/refusals.test.ts': 'about what the server itself refuses; test/pooler has what PgBouncer does',
+  'liveness/no-connection-left.test.ts': 'fills a server of its own',
+  'maintenance/connection-check.test.ts': 'about what the server itself lets in',
   'guard/pool.test.ts': 'writes into temporary tables, which are of a session',
   'inference/**': PURE,
   '{backoff,config,duration,errors,log,notifier}.test.ts': PURE,
