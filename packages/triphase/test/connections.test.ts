@@ -178,7 +178,7 @@ test('what history keeps is summed over all processes, by task, queue and phase'
   await expect(engine.ledger({ last: -1 })).rejects.toMatchObject({ code: 'INVALID_DURATION' })
 
   const advice = await engine.adviseConnections()
-  expect(advice).toMatchObject({ works: true, pools: { engine: 2 } })
+  expect(advice).toMatchObject({ works: true, pools: { application: 2 } })
   expect(advice!.advice[0]).toMatch(/^2 jobs at a time hold/)
   expect(await engine.adviseConnections({ last: 0 })).toBeNull()
 })

@@ -75,8 +75,12 @@ class Greedy {
   }
 }
 
+function schemaOf({ task }: TestContext): string {
+  return `few_${task.id.replaceAll(/\W/g, '_')}`
+}
+
 function engineOf(context: TestContext, options: EngineOptions, tasks: Task<unknown, pg.PoolClient>[] = []) {
-  const schema = `few_${context.task.id.replaceAll(/\W/g, '_')}`
+  const schema = schemaOf(context)
   const beating = { heartbeat: '200ms', deadAfter: '600ms' } as const
   const engine = createEngine<pg.PoolClient>({ url, schema, ...beating, ...options, tasks })
   context.onTestFinished(() => engine.stop({ graceMs: 0 }))
@@ -162,4 +166,42 @@ test('while jobs run, they go on once there are some: none is lost, paid for twi
   }
   expect([...calls.values()]).toEqual(Array(JOBS).fill(1))
   expect(alarms).toEqual([])
+})
+
+test('for the application alone, jobs wait with their attempts', async (context) => {
+  const task: Task<unknown, pg.PoolClient> = defineStagedTask({
+    name: 'staged',
+    input: unchecked<unknown>(),
+    maxAttempts: 1,
+    backoff: { initial: '50ms' },
+    prepare: ({ tx }: { tx: pg.PoolClient }) => tx.query('SELECT 1').then(() => null),
+    call: async () => 'answer',
+    commit: async ({ tx }: { tx: pg.PoolClient }) => {
+      await tx.query('SELECT 1')
+    },
+  })
+  const options = { url: server.url, application: { url, size: 2 }, queues: { default: JOBS } }
+  const engine = engineOf(context, options, [task])
+  await engine.migrate()
+  await asSuperuser(async (client) => {
+    await client.query(`GRANT ALL ON SCHEMA ${schemaOf(context)} TO ordinary`)
+    await client.query(`GRANT ALL ON ALL TABLES IN SCHEMA ${schemaOf(context)} TO ordinary`)
+  })
+  const greedy = new Greedy()
+  context.onTestFinished(() => greedy.giveBack())
+  await engine.start()
+  await greedy.take()
+  const retried = engine.telemetry.next('job:retried', ({ claimNo }) => claimNo > 1)
+  const jobs = await engine.enqueueMany(task, Array(JOBS).fill({ input: {} }))
+  expect(await retried).toMatchObject({
+    attempt: 1,
+    countsAsAttempt: false,
+    error: { code: 'CONNECTION_FAILED', message: expect.stringMatching(REMEDY) },
+  })
+  await greedy.giveBack()
+  for (const { id } of jobs) {
+    await eventually(async () =>
+      expect(await engine.job(id)).toMatchObject({ state: 'completed', attempt: 1 }),
+    )
+  }
 })
