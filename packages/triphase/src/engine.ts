@@ -217,8 +217,8 @@ export class Engine<Tx> {
   /**
    * What jobs did with the application's connections, on all processes, by task and queue: the sums of the attempts that
    * history keeps (`attempts`) and that held one. Phases are summed over the newest 20,000 of them, and say of how many
-   * claims. Reads all attempts of the days that `last` touches, on a connection of the engine: about 0.2 s for each
-   * million and 0.3 s for the phases, for reports and not for every request.
+   * claims. Reads all attempts of the days that `last` touches, on a connection of the engine: about 0.2 s, and 0.3 s for
+   * each million of them. For reports, not for every request.
    *
    * @param options.last how far back, at most as far as `retention` reaches. Default 24 h.
    * @throws {TriphaseError} `INVALID_DURATION`; `STATEMENT_TIMEOUT` after 15 s.
