@@ -1,0 +1,110 @@
+import type { GuardOrder, TurnCost, Work } from './guard/process.ts'
+import { optionsOf, runBenchmark, type Variant } from './support/benchmark.ts'
+import type { Child } from './support/child.ts'
+import { spreadOf } from './support/spread.ts'
+import type { Stage } from './support/stage.ts'
+import { installed } from './systems/contestant.ts'
+import { triphase } from './systems/peers.ts'
+
+const options = optionsOf()
+/** Of each process; the first ones warm it up and are not counted. */
+const TURNS = options.quick ? 2 : 24
+const WARM_UP = options.quick ? 1 : 4
+
+/** Two processes, with and without the guard, take turns on one database; who is first changes with each pair. */
+function pairs(name: string, work: Work, count: number): Variant {
+  return {
+    name,
+    async measure(stage, { round }) {
+      await installed(stage, triphase('', {}))
+      const order = { url: stage.url, work, count: options.quick ? Math.ceil(count / 20) : count }
+      const off = await ready(stage, { ...order, guard: 'off' })
+      const on = await ready(stage, { ...order, guard: 'error' })
+      const costs: { off: TurnCost; on: TurnCost }[] = []
+      for (let turn = 0; turn < WARM_UP + TURNS; turn++) {
+        if ((turn + round) % 2 === 0) costs.push({ off: await costOf(off), on: await costOf(on) })
+        else {
+          const first = await costOf(on)
+          costs.push({ on: first, off: await costOf(off) })
+        }
+      }
+      for (const child of [off, on]) {
+        child.tell('turn', false)
+        await child.ended
+      }
+      const counted = costs.slice(WARM_UP)
+      const cpu = ratios(counted.map((pair) => pair.on.cpuUs / pair.off.cpuUs))
+      const wall = ratios(counted.map((pair) => pair.on.wallUs / pair.off.wallUs))
+      return {
+        figures: {
+          offUs: median(counted.map((pair) => pair.off.cpuUs)),
+          onUs: median(counted.map((pair) => pair.on.cpuUs)),
+          moreUs: median(counted.map((pair) => pair.on.cpuUs - pair.off.cpuUs)),
+          cpu: cpu.median,
+          cpuWithin: cpu.within,
+          wall: wall.median,
+          wallWithin: wall.within,
+        },
+        faults: costs.flatMap(({ off, on }) => [...off.faults, ...on.faults]),
+        notes: { cpuRatios: counted.map((pair) => pair.on.cpuUs / pair.off.cpuUs) },
+      }
+    },
+  }
+}
+
+async function ready(stage: Stage, order: GuardOrder): Promise<Child> {
+  const child = stage.start(new URL('./guard/process.ts', import.meta.url), order)
+  await child.heard('ready')
+  return child
+}
+
+function costOf(child: Child): Promise<TurnCost> {
+  child.tell('turn', true)
+  return child.heard<TurnCost>('cost')
+}
+
+function median(values: readonly number[]): number {
+  return spreadOf(values).median
+}
+
+/** A standard deviation is so many median deviations, and a median's error so much larger than a mean's, of normal values. */
+const [OF_DEVIATION, OF_MEDIAN, IN_95_OF_100] = [1.4826, 1.2533, 1.96]
+
+/** The median of ratios, and within how much of it, in percent, the true one lies with 95 % confidence. */
+function ratios(values: readonly number[]): { median: number; within: number } {
+  const middle = median(values)
+  const deviation = median(values.map((value) => Math.abs(value - middle))) * OF_DEVIATION
+  const error = (deviation * OF_MEDIAN * IN_95_OF_100) / Math.sqrt(values.length)
+  return { median: middle, within: (error * 100) / middle }
+}
+
+const PLAIN = 'plain no-op jobs'
+const STAGED = 'staged no-op jobs'
+
+await runBenchmark(
+  {
+    name: 'guard',
+    about: `CPU and time of a process with the guard (mode error) beside those of one without it, ${TURNS} turns of each in pairs`,
+    variants: [
+      pairs(PLAIN, 'plain', 6_000),
+      pairs(STAGED, 'staged', 1_000),
+      pairs('engine.transaction, without a database', 'transaction', 20_000),
+    ],
+    columns: [
+      { figure: 'offUs', title: 'without,\nCPU µs', places: 1 },
+      { figure: 'onUs', title: 'with,\nCPU µs', places: 1 },
+      { figure: 'moreUs', title: 'more,\nCPU µs', places: 2, spread: true },
+      { figure: 'cpu', title: 'CPU, with\nby without', places: 3, spread: true },
+      { figure: 'cpuWithin', title: 'within a round\n± %', places: 1 },
+      { figure: 'wall', title: 'time, with\nby without', places: 3, spread: true },
+      { figure: 'wallWithin', title: 'within a round,\n± %', places: 1 },
+    ],
+    comparisons: [
+      { of: PLAIN, figure: 'cpu', atMost: 1.02 },
+      { of: PLAIN, figure: 'wall', atMost: 1.02 },
+      { of: STAGED, figure: 'cpu', atMost: 1.02 },
+      { of: STAGED, figure: 'wall', atMost: 1.02 },
+    ],
+  },
+  options,
+)
