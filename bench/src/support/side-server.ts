@@ -17,6 +17,8 @@ export interface PgBouncerOptions {
   settings?: Readonly<Record<string, string | number>>
   /** Another name for the database: one with server connections of its own. */
   alias?: string
+  /** Roles that may log in besides the one of the URL, with their passwords. */
+  users?: Readonly<Record<string, string>>
 }
 
 /** A server besides Postgres: in a temporary folder, on a socket in there, for one measurement. */
@@ -51,7 +53,7 @@ export class SideServer {
   /** PgBouncer in transaction mode before the database of a URL; otherwise as it comes, or as it is told to be. */
   static async pgBouncer(
     target: string,
-    { settings: own, alias }: PgBouncerOptions = {},
+    { settings: own, alias, users }: PgBouncerOptions = {},
   ): Promise<SideServer> {
     const folder = await newFolder()
     const { hostname, port, username, password, pathname } = new URL(target)
@@ -71,7 +73,8 @@ export class SideServer {
       ...Object.entries(own ?? {}).map(([name, value]) => `${name} = ${value}`),
     ]
     await writeFile(join(folder, 'pgbouncer.ini'), `${settings.join('\n')}\n`)
-    await writeFile(join(folder, 'users'), `"${user}" "${decodeURIComponent(password)}"\n`)
+    const all = Object.entries({ [user]: decodeURIComponent(password), ...users })
+    await writeFile(join(folder, 'users'), all.map(([name, secret]) => `"${name}" "${secret}"\n`).join(''))
     const url = `postgres://${username}@localhost${pathname}?host=${folder}&port=6432`
     const socket = join(folder, '.s.PGSQL.6432')
     return SideServer.#start('pgbouncer', ['-q', join(folder, 'pgbouncer.ini')], folder, { socket, url })
