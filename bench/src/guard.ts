@@ -7,32 +7,30 @@ import { installed } from './systems/contestant.ts'
 import { triphase } from './systems/peers.ts'
 
 const options = optionsOf()
+/** Two processes of one program differ by more than the guard costs, so several pairs of them are measured. */
+const PAIRS = options.quick ? 1 : 4
 /** Of each process; the first ones warm it up and are not counted. */
-const TURNS = options.quick ? 2 : 24
-const WARM_UP = options.quick ? 1 : 4
+const TURNS = options.quick ? 2 : 6
+const WARM_UP = options.quick ? 1 : 2
 
-/** Two processes, with and without the guard, take turns on one database; who is first changes with each pair. */
-function pairs(name: string, work: Work, count: number): Variant {
+interface Costs {
+  off: TurnCost
+  on: TurnCost
+}
+
+/** Processes with and without the guard take turns on one database; who is first changes with each turn. */
+function guardCost(name: string, work: Work, count: number): Variant {
   return {
     name,
-    async measure(stage, { round }) {
+    async measure(stage) {
       await installed(stage, triphase('', {}))
       const order = { url: stage.url, work, count: options.quick ? Math.ceil(count / 20) : count }
-      const off = await ready(stage, { ...order, guard: 'off' })
-      const on = await ready(stage, { ...order, guard: 'error' })
-      const costs: { off: TurnCost; on: TurnCost }[] = []
-      for (let turn = 0; turn < WARM_UP + TURNS; turn++) {
-        if ((turn + round) % 2 === 0) costs.push({ off: await costOf(off), on: await costOf(on) })
-        else {
-          const first = await costOf(on)
-          costs.push({ on: first, off: await costOf(off) })
-        }
+      const [counted, faults]: [Costs[], string[]] = [[], []]
+      for (let pair = 0; pair < PAIRS; pair++) {
+        const costs = await turnsOfPair(stage, order)
+        counted.push(...costs.slice(WARM_UP))
+        faults.push(...costs.flatMap(({ off, on }) => [...off.faults, ...on.faults]))
       }
-      for (const child of [off, on]) {
-        child.tell('turn', false)
-        await child.ended
-      }
-      const counted = costs.slice(WARM_UP)
       const cpu = ratios(counted.map((pair) => pair.on.cpuUs / pair.off.cpuUs))
       const wall = ratios(counted.map((pair) => pair.on.wallUs / pair.off.wallUs))
       return {
@@ -45,15 +43,33 @@ function pairs(name: string, work: Work, count: number): Variant {
           wall: wall.median,
           wallWithin: wall.within,
         },
-        faults: costs.flatMap(({ off, on }) => [...off.faults, ...on.faults]),
+        faults,
         notes: { cpuRatios: counted.map((pair) => pair.on.cpuUs / pair.off.cpuUs) },
       }
     },
   }
 }
 
+async function turnsOfPair(stage: Stage, order: Omit<GuardOrder, 'guard'>): Promise<Costs[]> {
+  const off = await ready(stage, { ...order, guard: 'off' })
+  const on = await ready(stage, { ...order, guard: 'error' })
+  const costs: Costs[] = []
+  for (let turn = 0; turn < WARM_UP + TURNS; turn++) {
+    if (turn % 2 === 0) costs.push({ off: await costOf(off), on: await costOf(on) })
+    else {
+      const first = await costOf(on)
+      costs.push({ on: first, off: await costOf(off) })
+    }
+  }
+  for (const child of [off, on]) {
+    child.tell('turn', false)
+    await child.ended
+  }
+  return costs
+}
+
 async function ready(stage: Stage, order: GuardOrder): Promise<Child> {
-  const child = stage.start(new URL('./guard/process.ts', import.meta.url), order)
+  const child = stage.start(new URL('./guard/process.ts', import.meta.url), order, ['--expose-gc'])
   await child.heard('ready')
   return child
 }
@@ -84,11 +100,11 @@ const STAGED = 'staged no-op jobs'
 await runBenchmark(
   {
     name: 'guard',
-    about: `CPU and time of a process with the guard (mode error) beside those of one without it, ${TURNS} turns of each in pairs`,
+    about: `CPU and time of a process with the guard (mode error) beside those of one without it, ${PAIRS} pairs of processes, ${TURNS} turns of each`,
     variants: [
-      pairs(PLAIN, 'plain', 6_000),
-      pairs(STAGED, 'staged', 1_000),
-      pairs('engine.transaction, without a database', 'transaction', 20_000),
+      guardCost(PLAIN, 'plain', 5_000),
+      guardCost(STAGED, 'staged', 1_000),
+      guardCost('engine.transaction, without a database', 'transaction', 20_000),
     ],
     columns: [
       { figure: 'offUs', title: 'without,\nCPU µs', places: 1 },

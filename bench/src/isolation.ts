@@ -133,7 +133,7 @@ async function taken(stage: Stage): Promise<string[]> {
 const WAYS = ['directly', 'PgBouncer'] as const
 
 const latency = (name: string, title: string): Column[] => [
-  { figure: `${name}P50`, title: `${title}\np50`, places: 1, spread: true },
+  { figure: `${name}P50`, title: `${title}\np50`, places: 2, spread: true },
   { figure: `${name}P99`, title: `${title}\np99`, places: 1, spread: true },
 ]
 

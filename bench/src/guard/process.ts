@@ -107,6 +107,8 @@ function completions({ telemetry }: Engine<pg.PoolClient>, count: number): Promi
 }
 
 async function costOf(count: number, work: () => Promise<string[]>): Promise<TurnCost> {
+  // What one turn leaves behind is not to be collected in the next.
+  globalThis.gc?.()
   const [began, cpu] = [performance.now(), process.cpuUsage()]
   const faults = await work()
   const { user, system } = process.cpuUsage(cpu)

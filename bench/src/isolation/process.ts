@@ -77,6 +77,11 @@ class Latencies {
     })
   }
 
+  /** What was measured so far was to warm up. */
+  forget(): void {
+    for (const values of Object.values(this.#ms)) values.length = 0
+  }
+
   figures(): Figures {
     return Object.fromEntries(
       Object.entries(this.#ms).flatMap(([name, values]) =>
@@ -92,12 +97,13 @@ class Latencies {
     )
   }
 
-  /** One job after the other, and one that is cancelled while it runs. */
-  async ofEngine(seconds: number, check: () => void): Promise<void> {
-    const until = performance.now() + seconds * 1_000
-    while (performance.now() < until) {
+  /** One job after the other; in the first third also jobs that are cancelled, each of which makes the heart beat. */
+  async ofEngine(seconds: number, check: () => void = () => {}): Promise<void> {
+    const began = performance.now()
+    const passed = () => (performance.now() - began) / (seconds * 1_000)
+    while (passed() < 1) {
       await this.#job()
-      await this.#cancelled()
+      if (passed() < 1 / 3) await this.#cancelled()
       check()
       await delay(PAUSE_MS)
     }
@@ -192,6 +198,9 @@ await runSubject<IsolationOrder>(async (order, parent) => {
   const faults = alarmsOf(engine)
   const latencies = new Latencies(engine)
   await engine.start()
+  await latencies.ofEngine(order.seconds / 8)
+  await latencies.checkouts(delay(order.seconds * 50))
+  latencies.forget()
   parent.tell('ready')
   await parent.heard('go')
 
