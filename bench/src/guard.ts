@@ -7,28 +7,29 @@ import { installed } from './systems/contestant.ts'
 import { triphase } from './systems/peers.ts'
 
 const options = optionsOf()
-/** Two processes of one program differ by more than the guard costs, so several pairs of them are measured. */
-const PAIRS = options.quick ? 1 : 4
-/** Of each process; the first ones warm it up and are not counted. */
-const TURNS = options.quick ? 2 : 6
-const WARM_UP = options.quick ? 1 : 2
+/** Two processes of one program differ by as much as the guard costs, so several pairs of them are measured. */
+const PAIRS = options.quick ? 1 : 2
+/** Of four turns: without, with, with, without. Whoever has just run, runs quicker than who has been idle. */
+const BLOCKS = options.quick ? 2 : 6
+/** The first thousands of jobs run code that is not compiled yet, of which the guard has its part. In turns. */
+const WARM_UP = options.quick ? 1 : 6
 
 interface Costs {
   off: TurnCost
   on: TurnCost
 }
 
-/** Processes with and without the guard take turns on one database; who is first changes with each turn. */
+/** Processes with and without the guard take turns on one database. */
 function guardCost(name: string, work: Work, count: number): Variant {
   return {
     name,
     async measure(stage) {
       await installed(stage, triphase('', {}))
-      const order = { url: stage.url, work, count: options.quick ? Math.ceil(count / 20) : count }
+      const order = { url: stage.url, work }
       const [counted, faults]: [Costs[], string[]] = [[], []]
       for (let pair = 0; pair < PAIRS; pair++) {
-        const costs = await turnsOfPair(stage, order)
-        counted.push(...costs.slice(WARM_UP))
+        const costs = await blocksOfPair(stage, order, pair, options.quick ? Math.ceil(count / 20) : count)
+        counted.push(...costs)
         faults.push(...costs.flatMap(({ off, on }) => [...off.faults, ...on.faults]))
       }
       const cpu = ratios(counted.map((pair) => pair.on.cpuUs / pair.off.cpuUs))
@@ -50,22 +51,40 @@ function guardCost(name: string, work: Work, count: number): Variant {
   }
 }
 
-async function turnsOfPair(stage: Stage, order: Omit<GuardOrder, 'guard'>): Promise<Costs[]> {
-  const off = await ready(stage, { ...order, guard: 'off' })
-  const on = await ready(stage, { ...order, guard: 'error' })
-  const costs: Costs[] = []
-  for (let turn = 0; turn < WARM_UP + TURNS; turn++) {
-    if (turn % 2 === 0) costs.push({ off: await costOf(off), on: await costOf(on) })
-    else {
-      const first = await costOf(on)
-      costs.push({ on: first, off: await costOf(off) })
-    }
+async function blocksOfPair(
+  stage: Stage,
+  order: Omit<GuardOrder, 'guard'>,
+  pair: number,
+  count: number,
+): Promise<Costs[]> {
+  // The first one leads, which costs it something: in every other pair it is the one with the guard.
+  const guards = pair % 2 === 0 ? (['off', 'error'] as const) : (['error', 'off'] as const)
+  const children = new Map<GuardOrder['guard'], Child>()
+  for (const guard of guards) {
+    const child = await ready(stage, { ...order, guard })
+    children.set(guard, child)
+    await costOf(child, count * WARM_UP)
+  }
+  const [off, on] = [children.get('off') as Child, children.get('error') as Child]
+  const blocks: Costs[] = []
+  for (let block = 0; block < BLOCKS; block++) {
+    const begins = await costOf(off, count)
+    const between = [await costOf(on, count), await costOf(on, count)] as const
+    blocks.push({ off: mean(begins, await costOf(off, count)), on: mean(...between) })
   }
   for (const child of [off, on]) {
-    child.tell('turn', false)
+    child.tell('turn', 0)
     await child.ended
   }
-  return costs
+  return blocks
+}
+
+function mean(one: TurnCost, other: TurnCost): TurnCost {
+  return {
+    cpuUs: (one.cpuUs + other.cpuUs) / 2,
+    wallUs: (one.wallUs + other.wallUs) / 2,
+    faults: [...one.faults, ...other.faults],
+  }
 }
 
 async function ready(stage: Stage, order: GuardOrder): Promise<Child> {
@@ -74,8 +93,8 @@ async function ready(stage: Stage, order: GuardOrder): Promise<Child> {
   return child
 }
 
-function costOf(child: Child): Promise<TurnCost> {
-  child.tell('turn', true)
+function costOf(child: Child, count: number): Promise<TurnCost> {
+  child.tell('turn', count)
   return child.heard<TurnCost>('cost')
 }
 
@@ -100,11 +119,11 @@ const STAGED = 'staged no-op jobs'
 await runBenchmark(
   {
     name: 'guard',
-    about: `CPU and time of a process with the guard (mode error) beside those of one without it, ${PAIRS} pairs of processes, ${TURNS} turns of each`,
+    about: `CPU and time of a process with the guard (mode error) beside those of one without it, ${PAIRS} pairs of processes, ${2 * BLOCKS} turns of each`,
     variants: [
-      guardCost(PLAIN, 'plain', 5_000),
-      guardCost(STAGED, 'staged', 1_000),
-      guardCost('engine.transaction, without a database', 'transaction', 20_000),
+      guardCost(PLAIN, 'plain', 10_000),
+      guardCost(STAGED, 'staged', 1_500),
+      guardCost('engine.transaction, without a database', 'transaction', 50_000),
     ],
     columns: [
       { figure: 'offUs', title: 'without,\nCPU µs', places: 1 },

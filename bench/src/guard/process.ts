@@ -8,8 +8,6 @@ export interface GuardOrder {
   url: string
   guard: 'off' | 'error'
   work: Work
-  /** Jobs, or transactions, of one turn. */
-  count: number
 }
 
 /** What one turn took, for each job or transaction. */
@@ -19,28 +17,32 @@ export interface TurnCost {
   faults: string[]
 }
 
-/** A process that works with or without the guard whenever it is its turn. */
+/** A process that works with or without the guard whenever it is its turn: on so many jobs or transactions; 0 ends it. */
 await runSubject<GuardOrder>(async (order, parent) => {
   const turn = order.work === 'transaction' ? transactions(order) : await drains(order)
   parent.tell('ready')
-  while (await parent.heard<boolean>('turn')) parent.tell('cost', await turn.run())
+  for (;;) {
+    const count = await parent.heard<number>('turn')
+    if (count === 0) break
+    parent.tell('cost', await turn.run(count))
+  }
   await turn.end()
 })
 
 interface Turns {
-  run(): Promise<TurnCost>
+  run(count: number): Promise<TurnCost>
   end(): Promise<void>
 }
 
 /** `engine.transaction`, without a database behind it: what is left is the engine and its guard. */
-function transactions({ url, guard, count }: GuardOrder): Turns {
+function transactions({ url, guard }: GuardOrder): Turns {
   const transactor = {
     transaction: <Value>(work: (tx: object) => Promise<Value>) => work({}),
     execute: () => Promise.resolve({ rows: [] }),
   }
   const engine = createEngine<object>({ url, transactor, guard: { mode: guard } })
   return {
-    run: () =>
+    run: (count) =>
       costOf(count, async () => {
         for (let done = 0; done < count; done++) await engine.transaction(async () => {})
         return []
@@ -50,14 +52,14 @@ function transactions({ url, guard, count }: GuardOrder): Turns {
 }
 
 /** Jobs that wait in a paused queue, until the last one's completion is written. */
-async function drains({ url, guard, work, count }: GuardOrder): Promise<Turns> {
+async function drains({ url, guard, work }: GuardOrder): Promise<Turns> {
   const queue = `guard-${guard}`
   let runs = 0
   const task = noOp(work, queue, () => runs++)
   const engine = createEngine({ url, guard: { mode: guard }, tasks: [task], queues: { [queue]: 50 } })
   await engine.start()
   return {
-    async run() {
+    async run(count) {
       await paused(engine, queue)
       await engine.enqueueMany(task, Array(count).fill({ input: null }))
       const finished = completions(engine, count)
