@@ -103,13 +103,14 @@ test('checkouts are summed by pool, task and phase, and kept with the attempt', 
   await jobIn(engine, bad.id, 'discarded')
 
   const phases = {
-    prepare: { checkouts: 1, holdMs: expect.closeTo(40, -2) },
+    prepare: { checkouts: 1 },
     call: { checkouts: 1 },
     commit: { checkouts: 1 },
   }
   for (const id of [good[0]!.id, bad.id]) {
     const [attempt] = await engine.attempts(id)
     expect(attempt).toMatchObject({ checkouts: 3, phases })
+    expect(attempt!.phases!.prepare!.holdMs).toBeGreaterThanOrEqual(9)
     expect(attempt!.phases!.commit!.holdMs).toBeGreaterThanOrEqual(19)
     expect(attempt!.holdMs).toBeGreaterThanOrEqual(39)
     expect(attempt!.longestHoldMs).toBeGreaterThanOrEqual(attempt!.phases!.commit!.holdMs - 0.5)
