@@ -17,6 +17,7 @@ export {
   type InTransaction,
   type NeedsTransactor,
   type PoolState,
+  type StartOptions,
 } from './engine.ts'
 export {
   type ErrorCode,

@@ -1,0 +1,29 @@
+import type { MigrationFormat, SampledRecord, SweepErrorGroup, SweepPlan, SweepStatus } from 'triphase'
+
+/** What `--json` prints, by command. Times are ISO texts, lengths of time milliseconds. Later versions may add fields. */
+export interface Json {
+  /** `triphase migrate` */
+  migrate: { schema: string; version: number; applied: number[] }
+  /** `triphase migrate --print` */
+  migratePrint: { schema: string; after: number; version: number; sql: string }
+  /** `sweep NAME migration` */
+  migration: { sweep: string; format: MigrationFormat; migration: string }
+  check: { sweep: string; fits: boolean; faults: string[] }
+  plan: { sweep: string } & SweepPlan
+  sample: { sweep: string; committed: boolean; records: SampledRecord[] }
+  /** `status`, `pause`, `resume`, `change`, `cancel`; of `run` and `status --follow` a line for each change. */
+  status: { sweep: string } & { [Key in keyof SweepStatus]: AsText<SweepStatus[Key]> }
+  errors: { sweep: string; groups: SweepErrorGroup[] }
+  /** `errors --group GROUP`; `next`: the key for `--after`, where there may be more. */
+  errorRecords: {
+    sweep: string
+    group: string
+    errors: { key: string[]; message: string | null }[]
+    next: string[] | null
+  }
+  retryErrors: { sweep: string; retried: number }
+  /** On stderr, whatever went wrong. */
+  error: { error: { code: string; message: string; stack?: string } }
+}
+
+type AsText<Value> = Value extends Date ? string : Value

@@ -1,0 +1,92 @@
+import { CommanderError } from 'commander'
+import { EXIT, type ExitCode } from './exit-codes.ts'
+
+/** Something that a person can mend: what happened, and what to do. */
+export class Problem extends Error {
+  readonly code: string
+  readonly exitCode: ExitCode
+
+  constructor(exitCode: ExitCode, code: string, message: string, options?: { cause?: unknown }) {
+    super(message, options)
+    this.name = 'Problem'
+    this.code = code
+    this.exitCode = exitCode
+  }
+}
+
+/** An error as it is told to people and to programs. */
+export interface Explanation {
+  exitCode: ExitCode
+  code: string
+  message: string
+}
+
+/** What the engine's codes mean for whoever started this program; those that are not here were not expected. */
+const EXIT_OF: Readonly<Record<string, ExitCode>> = {
+  INVALID_OPTIONS: EXIT.usage,
+  INVALID_DURATION: EXIT.usage,
+  INVALID_CONFIG: EXIT.config,
+  CONNECTION_FAILED: EXIT.database,
+  LOGIN_REFUSED: EXIT.database,
+  MIGRATION_LOCKED: EXIT.database,
+  MIGRATION_NEEDED: EXIT.database,
+  NO_PERMISSION: EXIT.database,
+  SCHEMA_TOO_NEW: EXIT.database,
+  SERVER_TOO_OLD: EXIT.database,
+  STATEMENT_TIMEOUT: EXIT.database,
+  SWEEP_TABLE: EXIT.database,
+  NO_SWEEP_RUN: EXIT.refused,
+}
+
+/** The engine's remedies name its API; a person at a command line has these, of a sweep where there is one. */
+const REMEDY: Readonly<Record<string, (sweep: string) => string>> = {
+  MIGRATION_NEEDED: () => 'Here: triphase migrate.',
+  NO_SWEEP_RUN: (sweep) => `Here: triphase sweep ${sweep} run.`,
+  SWEEP_TABLE: (sweep) => `Here: triphase sweep ${sweep} migration.`,
+}
+
+/** Says what happened and what to do, without secrets. Errors of other copies of the engine count too. */
+export function explain(error: unknown, sweep = 'NAME'): Explanation {
+  if (error instanceof CommanderError) {
+    const message = error.message.replace(/^error: /, '')
+    return { exitCode: EXIT.usage, code: 'USAGE', message: `${message} (--help shows what there is)` }
+  }
+  if (error instanceof Problem) {
+    const { exitCode, code, message } = error
+    return { exitCode, code, message: withoutSecrets(message) }
+  }
+  const code = codeOf(error)
+  const remedy = REMEDY[code] ? ` ${REMEDY[code](sweep)}` : ''
+  return {
+    exitCode: EXIT_OF[code] ?? (isAway(error) ? EXIT.database : EXIT.unexpected),
+    code,
+    message: withoutSecrets(`${messageOf(error)}${remedy}`),
+  }
+}
+
+/** Whether the database could not be reached, so that the same may work later. */
+export function isAway(error: unknown): boolean {
+  const code = codeOf(error)
+  return /^(CONNECTION_FAILED|LOGIN_REFUSED|STATEMENT_TIMEOUT|ECONN\w+|ETIMEDOUT|EPIPE|08\w{3}|57P0\d|53300)$/.test(
+    code,
+  )
+}
+
+export function messageOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  // Several addresses were tried, and each said something else.
+  if (error instanceof AggregateError && error.message === '') return error.errors.map(messageOf).join('; ')
+  return error.message || error.name
+}
+
+function codeOf(error: unknown): string {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined
+  return typeof code === 'string' ? code : 'UNEXPECTED'
+}
+
+/** A URL's password, and one given as a parameter. */
+export function withoutSecrets(text: string): string {
+  return text
+    .replaceAll(/(\b[a-z][a-z0-9+.-]*:\/\/[^\s:/@]*):[^\s/]*@/gi, '$1:***@')
+    .replaceAll(/\b(password|sslpassword|token|api[-_]?key)=[^\s&'"]+/gi, '$1=***')
+}
