@@ -23,8 +23,15 @@ export function duration(text: string): Duration {
   throw new InvalidArgumentError("Milliseconds, or a number with ms, s, m, h or d, such as '1.5s'.")
 }
 
-function orNone(read: (text: string) => number): (text: string) => number | null {
-  return (text) => (text === 'none' ? null : read(text))
+/** Commander takes null for an option without a value, so the word stays a word until it is read. */
+type OrNone = number | 'none'
+
+function orNone(read: (text: string) => number): (text: string) => OrNone {
+  return (text) => (text === 'none' ? text : read(text))
+}
+
+function limit(value: OrNone): number | null {
+  return value === 'none' ? null : value
 }
 
 function isNumber(text: string): boolean {
@@ -33,9 +40,9 @@ function isNumber(text: string): boolean {
 
 interface Limits {
   concurrency?: number
-  rate?: number | null
-  budgetCalls?: number | null
-  budgetSpend?: number | null
+  rate?: OrNone
+  budgetCalls?: OrNone
+  budgetSpend?: OrNone
 }
 
 /** Adds the options that change a run's limits. */
@@ -57,12 +64,12 @@ export function withLimits(command: Command): Command {
 export function limitsOf(command: Command): SweepChanges {
   const { concurrency, rate, budgetCalls, budgetSpend } = command.opts<Limits>()
   const budget = {
-    ...(budgetCalls === undefined ? {} : { calls: budgetCalls }),
-    ...(budgetSpend === undefined ? {} : { spend: budgetSpend }),
+    ...(budgetCalls === undefined ? {} : { calls: limit(budgetCalls) }),
+    ...(budgetSpend === undefined ? {} : { spend: limit(budgetSpend) }),
   }
   return {
     ...(concurrency === undefined ? {} : { concurrency }),
-    ...(rate === undefined ? {} : { rate }),
+    ...(rate === undefined ? {} : { rate: limit(rate) }),
     ...(Object.keys(budget).length === 0 ? {} : { budget }),
   }
 }

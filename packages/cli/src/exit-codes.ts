@@ -11,7 +11,7 @@ export const EXIT = {
   ok: 0,
   /** A fault of the program, of a task's code, or one that the database reported and nobody expected. */
   unexpected: 1,
-  /** Wrong arguments; a sweep that does not exist. Nothing was connected to. */
+  /** Wrong arguments, a sweep that does not exist, a key that is none. Nothing was written. */
   usage: 2,
   /** The config file is missing, cannot be loaded, or says what cannot be. */
   config: 3,

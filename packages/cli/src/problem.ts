@@ -36,6 +36,9 @@ const EXIT_OF: Readonly<Record<string, ExitCode>> = {
   STATEMENT_TIMEOUT: EXIT.database,
   SWEEP_TABLE: EXIT.database,
   NO_SWEEP_RUN: EXIT.refused,
+  // A key that is none: what Postgres says of a text that its type refuses, or a number that is too large for it.
+  '22P02': EXIT.usage,
+  '22003': EXIT.usage,
 }
 
 /** The engine's remedies name its API; a person at a command line has these, of a sweep where there is one. */
@@ -48,7 +51,7 @@ const REMEDY: Readonly<Record<string, (sweep: string) => string>> = {
 /** Says what happened and what to do, without secrets. Errors of other copies of the engine count too. */
 export function explain(error: unknown, sweep = 'NAME'): Explanation {
   if (error instanceof CommanderError) {
-    const message = error.message.replace(/^error: /, '')
+    const message = error.message.replace(/^error: /, '').replaceAll('\n', ' ')
     return { exitCode: EXIT.usage, code: 'USAGE', message: `${message} (--help shows what there is)` }
   }
   if (error instanceof Problem) {

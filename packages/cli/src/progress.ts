@@ -23,7 +23,8 @@ const BAR_WIDTH = 30
 /** A bar on a terminal, a line now and then elsewhere, and a JSON line for each change with `--json`. */
 export function showProgress(name: string, output: Output, form?: ProgressForm): Progress {
   if (output.json) return new JsonLines(name, output)
-  const chosen = form ?? (process.stdout.isTTY ? 'bar' : 'lines')
+  // A terminal without a width (a pseudo terminal that nobody looks at) has no place for a bar.
+  const chosen = form ?? (process.stdout.isTTY && process.stdout.columns > 0 ? 'bar' : 'lines')
   if (chosen === 'none') return { update: () => {}, beside: toStderr, stop: () => {} }
   return chosen === 'bar' ? new Bar(name) : new Lines(name, output)
 }

@@ -6,7 +6,9 @@ const OLDEST = [22, 18] as const
 
 const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
 if (major < OLDEST[0] || (major === OLDEST[0] && minor < OLDEST[1])) {
-  console.error(`triphase needs Node ${OLDEST.join('.')} or later, and this is Node ${process.versions.node}.`)
+  console.error(
+    `triphase needs Node ${OLDEST.join('.')} or later, and this is Node ${process.versions.node}.`,
+  )
   process.exit(EXIT.config)
 }
 const { main } = await import('./program.ts')
