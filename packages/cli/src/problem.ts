@@ -35,6 +35,9 @@ const EXIT_OF: Readonly<Record<string, ExitCode>> = {
   SERVER_TOO_OLD: EXIT.database,
   STATEMENT_TIMEOUT: EXIT.database,
   SWEEP_TABLE: EXIT.database,
+  // The application's role may not, and a database that is not there.
+  '42501': EXIT.database,
+  '3D000': EXIT.database,
   NO_SWEEP_RUN: EXIT.refused,
   // A key that is none: what Postgres says of a text that its type refuses, or a number that is too large for it.
   '22P02': EXIT.usage,
@@ -61,7 +64,7 @@ export function explain(error: unknown, sweep = 'NAME'): Explanation {
   const code = codeOf(error)
   const remedy = REMEDY[code] ? ` ${REMEDY[code](sweep)}` : ''
   return {
-    exitCode: EXIT_OF[code] ?? (isAway(error) ? EXIT.database : EXIT.unexpected),
+    exitCode: EXIT_OF[code] ?? EXIT.unexpected,
     code,
     message: withoutSecrets(`${messageOf(error)}${remedy}`),
   }
@@ -69,17 +72,11 @@ export function explain(error: unknown, sweep = 'NAME'): Explanation {
 
 /** Whether the database could not be reached, so that the same may work later. */
 export function isAway(error: unknown): boolean {
-  const code = codeOf(error)
-  return /^(CONNECTION_FAILED|LOGIN_REFUSED|STATEMENT_TIMEOUT|ECONN\w+|ETIMEDOUT|EPIPE|08\w{3}|57P0\d|53300)$/.test(
-    code,
-  )
+  return ['CONNECTION_FAILED', 'LOGIN_REFUSED', 'STATEMENT_TIMEOUT'].includes(codeOf(error))
 }
 
 export function messageOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error)
-  // Several addresses were tried, and each said something else.
-  if (error instanceof AggregateError && error.message === '') return error.errors.map(messageOf).join('; ')
-  return error.message || error.name
+  return error instanceof Error ? error.message || error.name : String(error)
 }
 
 function codeOf(error: unknown): string {

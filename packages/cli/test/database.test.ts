@@ -20,7 +20,12 @@ describe('a database that', () => {
       'LOGIN_REFUSED',
     ],
   ])('%s is told without its password', async (_, url, error) => {
-    for (const args of [['migrate'], ['work'], ['sweep', 'describe', 'run'], ['sweep', 'describe', 'status']]) {
+    for (const args of [
+      ['migrate'],
+      ['work'],
+      ['sweep', 'describe', 'run'],
+      ['sweep', 'describe', 'status'],
+    ]) {
       const env = { TEST_URL: url(), TEST_DIRECT_URL: url() }
       const { code, stdout, stderr } = await scene.start([...args, '--json', '--debug'], { env }).ended
       expect(JSON.parse(stderr.trimEnd().split('\n').at(-1) ?? '')).toMatchObject({ error: { code: error } })
@@ -56,13 +61,15 @@ describe('a database that', () => {
     try {
       const url = proxy.url(testDatabaseUrl())
       const held = scene.api.hold()
-      const running = scene.start(['sweep', 'describe', 'run'], { env: { TEST_URL: url, TEST_DIRECT_URL: url } })
+      const running = scene.start(['sweep', 'describe', 'run'], {
+        env: { TEST_URL: url, TEST_DIRECT_URL: url },
+      })
       await eventually(() => scene.api.calls > 0)
       proxy.refuse(true)
       proxy.cutAll()
       await running.says(/Waiting for it\.\n/)
       proxy.refuse(false)
-      held.release()
+      void held.release()
       const { code, stdout } = await running.ended
       expect(stdout).toMatch(/20 done, 0 errors/)
       expect(code).toBe(EXIT.ok)

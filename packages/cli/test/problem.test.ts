@@ -18,13 +18,3 @@ test('an error of another copy of the engine counts by its code', () => {
   expect(isAway(error)).toBe(true)
   expect(isAway(Object.assign(new Error('no such column'), { code: '42703' }))).toBe(false)
 })
-
-test('several addresses that were tried are all told', () => {
-  const error = Object.assign(
-    new AggregateError([new Error('::1 refused'), new Error('127.0.0.1 refused')]),
-    {
-      code: 'ECONNREFUSED',
-    },
-  )
-  expect(explain(error)).toMatchObject({ exitCode: 4, message: '::1 refused; 127.0.0.1 refused' })
-})

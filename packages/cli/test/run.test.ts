@@ -67,7 +67,10 @@ describe('a run', () => {
 
   test('that has nothing to do is over at once', async () => {
     await scene.fill(0)
-    expect(await scene.run(...run)).toMatchObject({ code: EXIT.ok, stdout: expect.stringContaining('0 of 0 records') })
+    expect(await scene.run(...run)).toMatchObject({
+      code: EXIT.ok,
+      stdout: expect.stringContaining('0 of 0 records'),
+    })
   })
 
   test('that pauses itself ends with another code, and stays paused until it is resumed', async () => {
@@ -97,7 +100,7 @@ describe('a run', () => {
     await eventually(() => scene.api.calls > 0)
     await scene.pool.query(`ALTER TABLE ${scene.table} RENAME COLUMN result TO gone`)
     try {
-      held.release()
+      void held.release()
       const { code, stdout } = await running.ended
       expect(stdout).toMatch(/\ndescribe: failed \(.*result.*\): /)
       expect(code).toBe(EXIT.notCompleted)
@@ -142,7 +145,9 @@ describe('progress', () => {
     if (!existsSync('/usr/bin/script')) return
     scene.api.behave({ kind: 'answer', afterMs: 30 })
     const line = 'stty cols 100 rows 30; eval "$TRIPHASE sweep describe run"'
-    const { code, stdout } = await scene.start([], { through: ['/usr/bin/script', '-qec', line, '/dev/null'] }).ended
+    const { code, stdout } = await scene.start([], {
+      through: ['/usr/bin/script', '-qec', line, '/dev/null'],
+    }).ended
     expect(stdout).toMatch(/█+░+ {2}\d+% {2}\d+ of 60 records/)
     expect(stdout).toMatch(/█{30} {2}100% {2}60 of 60 records/)
     expect(stdout).toContain('\u001b[1A')
@@ -163,7 +168,7 @@ describe('progress', () => {
 describe('a pipe that is closed', () => {
   test('stops a run quietly, and the run can be gone on with', async () => {
     scene.api.behave({ kind: 'answer', afterMs: 100 })
-    const line = 'eval "$TRIPHASE sweep describe run --json" | head -1; exit "${PIPESTATUS[0]}"'
+    const line = 'set -o pipefail; eval "$TRIPHASE sweep describe run --json" | head -1'
     const { code, stdout, stderr } = await scene.start([], { through: ['bash', '-c', line] }).ended
     expect(stderr).toBe('')
     expect(jsonLines(stdout)).toHaveLength(1)
@@ -180,7 +185,7 @@ describe('a pipe that is closed', () => {
     const looking = scene.start(['sweep', 'describe', 'status', '--follow', '--json'])
     await looking.says(/running/)
     looking.closeOutput()
-    held.release()
+    void held.release()
     expect(await looking.ended).toMatchObject({ stderr: '' })
     expect((await running.ended).code).toBe(EXIT.ok)
   })

@@ -17,7 +17,7 @@ test.each([
   await eventually(() => scene.api.calls === 4)
   running.signal(signal)
   await running.says(/^Stopping: calls under way may finish/m)
-  held.release()
+  void held.release()
   const ended = await running.ended
   expect(ended).toMatchObject({ code, signal: null })
   expect(ended.stderr).toContain('Go on with: triphase sweep describe run.')

@@ -14,7 +14,7 @@ async function running(...args: string[]): Promise<{ first: CliProcess; release:
   const held = scene.api.hold()
   const first = scene.start(['sweep', 'describe', 'run', ...args])
   await eventually(() => scene.api.calls > 0)
-  return { first, release: () => held.release() }
+  return { first, release: () => void held.release() }
 }
 
 describe('from a second terminal', () => {
@@ -22,20 +22,28 @@ describe('from a second terminal', () => {
     const { first, release } = await running()
     const once = await sweep('status')
     expect(once).toMatchObject({ code: EXIT.ok, stderr: '' })
-    expect(once.stdout).toMatch(/^describe: running\n {2}0 of 40 records\n.* under way\n {2}limits: 4 at a time\n$/s)
+    expect(once.stdout).toMatch(
+      /^describe: running\n {2}0 of 40 records\n.* under way\n {2}limits: 4 at a time\n$/s,
+    )
     const following = scene.start(['sweep', 'describe', 'status', '--follow'])
     await following.says(/running/)
     release()
     expect((await following.ended).stdout).toMatch(/completed: 40 done, 0 errors/)
     expect((await following.ended).code).toBe(EXIT.ok)
     expect((await first.ended).code).toBe(EXIT.ok)
-    expect((await scene.json('sweep', 'describe', 'status')).value).toMatchObject({ sweep: 'describe', done: 40 })
+    expect((await scene.json('sweep', 'describe', 'status')).value).toMatchObject({
+      sweep: 'describe',
+      done: 40,
+    })
   })
 
   test('pause ends the run there when its calls are marked', async () => {
     const { first, release } = await running()
     const paused = await sweep('pause', '--reason', 'lunch')
-    expect(paused).toMatchObject({ code: EXIT.ok, stdout: expect.stringMatching(/^describe: pausing \(lunch\)\n/) })
+    expect(paused).toMatchObject({
+      code: EXIT.ok,
+      stdout: expect.stringMatching(/^describe: pausing \(lunch\)\n/),
+    })
     expect(paused.stderr).toContain('triphase sweep describe resume')
     release()
     expect(await first.ended).toMatchObject({
@@ -43,7 +51,7 @@ describe('from a second terminal', () => {
       stdout: expect.stringMatching(/\ndescribe: paused \(lunch\): \d+ done, 0 errors/),
     })
     const { done, slots } = await scene.control.status()
-    expect([(await scene.counts())['done'], slots]).toEqual([done, 0])
+    expect([(await scene.counts()).done, slots]).toEqual([done, 0])
     const again = await scene.json('sweep', 'describe', 'pause')
     expect(again).toMatchObject({ code: EXIT.ok, value: { state: 'paused', reason: 'lunch' } })
   })
@@ -53,8 +61,14 @@ describe('from a second terminal', () => {
     await sweep('pause')
     release()
     await first.says(/describe: paused/)
-    expect(await sweep('resume')).toMatchObject({ code: EXIT.ok, stdout: expect.stringMatching(/^describe: running/) })
-    expect(await first.ended).toMatchObject({ code: EXIT.ok, stdout: expect.stringMatching(/40 done, 0 errors/) })
+    expect(await sweep('resume')).toMatchObject({
+      code: EXIT.ok,
+      stdout: expect.stringMatching(/^describe: running/),
+    })
+    expect(await first.ended).toMatchObject({
+      code: EXIT.ok,
+      stdout: expect.stringMatching(/40 done, 0 errors/),
+    })
   })
 
   test('cancel ends it, and the next run does the rest', async () => {
@@ -77,10 +91,22 @@ describe('from a second terminal', () => {
     const limits = ['--concurrency', '9', '--rate', '50', '--budget-calls', '100', '--budget-spend', '99.5']
     const changed = await sweep('change', ...limits)
     expect(changed).toMatchObject({ code: EXIT.ok, stderr: '' })
-    expect(changed.stdout).toMatch(/limits: 9 at a time, 50 a second, at most 100 calls, at most 99\.5 spent\n$/)
+    expect(changed.stdout).toMatch(
+      /limits: 9 at a time, 50 a second, at most 100 calls, at most 99\.5 spent\n$/,
+    )
     await eventually(() => scene.api.calls === 9)
     const { value } = await scene.json(
-      ...['sweep', 'describe', 'change', '--rate', 'none', '--budget-calls', 'none', '--budget-spend', 'none'],
+      ...[
+        'sweep',
+        'describe',
+        'change',
+        '--rate',
+        'none',
+        '--budget-calls',
+        'none',
+        '--budget-spend',
+        'none',
+      ],
     )
     expect(value).toMatchObject({ concurrency: 9, rate: null, budget: { calls: null, spend: null } })
     release()
@@ -89,14 +115,18 @@ describe('from a second terminal', () => {
 })
 
 describe('what the state does not allow is refused', () => {
-  test.each([['status'], ['status', '--follow'], ['pause'], ['resume'], ['cancel'], ['change', '--rate', '1']])(
-    '%s before the first run',
-    async (...args) => {
-      const { code, stdout, stderr } = await sweep(...args)
-      expect(stderr).toMatch(/^NO_SWEEP_RUN: .*triphase sweep describe run\.\n$/)
-      expect([code, stdout]).toEqual([EXIT.refused, ''])
-    },
-  )
+  test.each([
+    ['status'],
+    ['status', '--follow'],
+    ['pause'],
+    ['resume'],
+    ['cancel'],
+    ['change', '--rate', '1'],
+  ])('%s before the first run', async (...args) => {
+    const { code, stdout, stderr } = await sweep(...args)
+    expect(stderr).toMatch(/^NO_SWEEP_RUN: .*triphase sweep describe run\.\n$/)
+    expect([code, stdout]).toEqual([EXIT.refused, ''])
+  })
 
   test('after the last', async () => {
     expect((await sweep('run')).code).toBe(EXIT.ok)

@@ -96,7 +96,7 @@ describe('sample', () => {
     const { code, value } = await scene.json('sweep', 'describe', 'sample', '3', '--commit')
     expect(code).toBe(EXIT.ok)
     expect(value).toMatchObject({ sweep: 'describe', committed: true })
-    expect(value['records']).toEqual(
+    expect(value.records).toEqual(
       ['1', '2', '3'].map((id) => ({
         key: [id],
         outcome: 'done',
@@ -111,7 +111,9 @@ describe('sample', () => {
   })
 
   test('takes five records unless told otherwise, and says when none is pending', async () => {
-    expect((await scene.run('sweep', 'describe', 'sample', '--commit')).stdout).toContain('5 records called, 5 marked.')
+    expect((await scene.run('sweep', 'describe', 'sample', '--commit')).stdout).toContain(
+      '5 records called, 5 marked.',
+    )
     expect(await scene.run('sweep', 'describe', 'sample')).toMatchObject({
       code: EXIT.ok,
       stdout: 'No record is pending.\n',
@@ -123,7 +125,7 @@ describe('errors and retry-errors', () => {
   test('show groups, then the records of one', async () => {
     await runWithErrors()
     const { value } = await scene.json('sweep', 'describe', 'errors')
-    const [most, least] = value['groups'] as { group: string; count: number }[]
+    const [most, least] = value.groups as { group: string; count: number }[]
     expect(most).toMatchObject({ pattern: 'record <n> cannot be read', count: 2, exampleKey: ['2'] })
     expect(least).toMatchObject({ pattern: 'answered <n>', count: 1, example: 'answered 500' })
     const { code, stdout, stderr } = await scene.run('sweep', 'describe', 'errors')
@@ -148,8 +150,12 @@ describe('errors and retry-errors', () => {
   })
 
   test('say when there are none', async () => {
-    expect((await scene.run('sweep', 'describe', 'errors')).stdout).toBe('describe: no record is marked as an error.\n')
-    expect((await scene.run('sweep', 'describe', 'errors', '--group', 'x')).stdout).toMatch(/no record .* group x\.\n$/)
+    expect((await scene.run('sweep', 'describe', 'errors')).stdout).toBe(
+      'describe: no record is marked as an error.\n',
+    )
+    expect((await scene.run('sweep', 'describe', 'errors', '--group', 'x')).stdout).toMatch(
+      /no record .* group x\.\n$/,
+    )
     expect(await scene.json('sweep', 'describe', 'retry-errors', '--all')).toEqual({
       code: EXIT.ok,
       value: { sweep: 'describe', retried: 0 },
@@ -159,10 +165,12 @@ describe('errors and retry-errors', () => {
   test('make one record, a group, or all pending again', async () => {
     await runWithErrors()
     const { value } = await scene.json('sweep', 'describe', 'errors')
-    const [{ group } = { group: '' }] = value['groups'] as { group: string }[]
+    const [{ group } = { group: '' }] = value.groups as { group: string }[]
     const one = await scene.run('sweep', 'describe', 'retry-errors', '--key', '2', '["77"]')
     expect(one).toMatchObject({ code: EXIT.ok, stdout: 'describe: 1 record is pending again.\n' })
-    expect((await scene.json('sweep', 'describe', 'retry-errors', '--group', group)).value).toMatchObject({ retried: 1 })
+    expect((await scene.json('sweep', 'describe', 'retry-errors', '--group', group)).value).toMatchObject({
+      retried: 1,
+    })
     expect(await scene.counts()).toEqual({ done: 2, error: 1, pending: 2 })
     expect((await scene.run('sweep', 'describe', 'retry-errors', '--all')).stdout).toMatch(/1 record is/)
     expect((await scene.run('sweep', 'describe', 'run')).code).toBe(EXIT.ok)

@@ -21,7 +21,7 @@ import { type EnqueueOptions, Enqueuer } from './queue/enqueuer.ts'
 import { HintOutbox } from './queue/hints.ts'
 import { type CheckoutSums, type HeldConnection, Holds, type TaskConnections } from './queue/holds.ts'
 import { type CancelOutcome, cancelJob } from './store/cancel.ts'
-import { Database, endPool } from './store/database.ts'
+import { connectionFailure, Database, endPool, isConnectionFailure } from './store/database.ts'
 import { type InsertedJob, onEnginePool, type RunStatement } from './store/insert.ts'
 import { countLiveJobs, findJob, type JobAttempt, jobAttempts } from './store/inspect.ts'
 import { migrate, requireCompatible } from './store/migrate.ts'
@@ -309,7 +309,7 @@ export class Engine<Tx> {
     return new SweepControl(sweep, {
       engine: this.#database,
       application: {
-        query: (text, values = []) => this.#query(text, values),
+        query: (text, values = []) => this.#query(text, values).catch(explainedFailure),
         schema: this.#config.schema,
         text: (sql) => this.#database.text(sql),
       },
@@ -587,6 +587,11 @@ function tasksByName(tasks: readonly Task<unknown, never>[]): Map<string, Task<u
     )
   }
   return byName
+}
+
+/** An application's connection fails in the words of its driver. */
+function explainedFailure(error: unknown): never {
+  throw isConnectionFailure(error) ? connectionFailure(error) : error
 }
 
 function wasStopped(): TriphaseError {
