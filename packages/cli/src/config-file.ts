@@ -6,9 +6,7 @@ import { EXIT } from './exit-codes.ts'
 import { messageOf, Problem } from './problem.ts'
 
 /** Names that are looked for in the working directory, in this order. */
-export const CONFIG_NAMES: readonly string[] = ['ts', 'mts', 'js', 'mjs'].map(
-  (end) => `triphase.config.${end}`,
-)
+const CONFIG_NAMES: readonly string[] = ['ts', 'mts', 'js', 'mjs'].map((end) => `triphase.config.${end}`)
 
 /** The engine of a config file, whatever its application's transactions are. */
 export type ConfiguredEngine = Engine<unknown>

@@ -30,13 +30,13 @@ export async function migrate(options: Options): Promise<ExitCode> {
 
 function printSql({ schema }: ConfiguredEngine, output: Output, after: number): void {
   const sql = migrationSql({ schema, after })
-  if (output.json) output.result({ schema, after, version: SCHEMA_VERSION, sql }, () => [])
+  if (output.json) output.result<'migratePrint'>({ schema, after, version: SCHEMA_VERSION, sql }, () => [])
   else output.write(sql)
 }
 
 async function apply(engine: ConfiguredEngine, output: Output): Promise<void> {
   const applied = await engine.migrate()
-  output.result({ schema: engine.schema, version: SCHEMA_VERSION, applied }, () => [
+  output.result<'migrate'>({ schema: engine.schema, version: SCHEMA_VERSION, applied }, () => [
     applied.length === 0
       ? `Schema ${engine.schema} is up to date (version ${SCHEMA_VERSION}).`
       : `Schema ${engine.schema} is at version ${SCHEMA_VERSION} now (applied ${applied.join(', ')}).`,

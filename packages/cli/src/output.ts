@@ -1,3 +1,4 @@
+import type { Results } from './json.ts'
 import { printable } from './words.ts'
 
 /** Where a command says what it has to say: stdout is for its result, stderr for everything else. */
@@ -18,8 +19,8 @@ export class Output {
     return this.#closed.signal
   }
 
-  /** The result, in the form that was asked for. */
-  result(value: object, lines: () => string[]): void {
+  /** The result of the command `Name`, in the form that was asked for. */
+  result<Name extends keyof Results>(value: Results[Name], lines: () => string[]): void {
     if (this.json) this.write(`${JSON.stringify(value)}\n`)
     else for (const line of lines()) this.line(line)
   }

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { EXIT, type ExitCode } from './exit-codes.ts'
+import type { Results } from './json.ts'
 import { defineMigrate, migrate } from './migrate-command.ts'
 import { explain, withoutSecrets } from './problem.ts'
 import { type Shared, shared, strict } from './shared-options.ts'
@@ -28,14 +29,14 @@ export async function main(args: readonly string[]): Promise<ExitCode> {
 }
 
 function programOf(exit: (code: ExitCode) => void): Command {
-  const program = strict(new Command('triphase'))
+  const program = shared(strict(new Command('triphase')))
     .description('The command line of Triphase: background jobs and sweeps on Postgres.')
     .version(version(), '--version', 'show the version')
     .enablePositionalOptions()
   const migrating = shared(defineMigrate(strict(program.command('migrate'))))
-  migrating.action(async () => exit(await migrate(migrating.opts())))
+  migrating.action(async () => exit(await migrate(migrating.optsWithGlobals())))
   const working = shared(defineWork(strict(program.command('work'))))
-  working.action(async () => exit(await work(working.opts())))
+  working.action(async () => exit(await work(working.optsWithGlobals())))
   const sweep = shared(strict(program.command('sweep')))
     .description('begin, watch and steer the runs of a sweep')
     .usage('NAME VERB [options]')
@@ -43,8 +44,8 @@ function programOf(exit: (code: ExitCode) => void): Command {
     .argument('[verb...]', 'what to do, with its options')
     .passThroughOptions()
     .addHelpText('after', verbsHelp)
-  sweep.action(async (name: string, rest: string[], outer: Shared) => {
-    await sweepCommand(name, outer, exit).parseAsync(rest, { from: 'user' })
+  sweep.action(async (name: string, rest: string[]) => {
+    await sweepCommand(name, sweep.optsWithGlobals<Shared>(), exit).parseAsync(rest, { from: 'user' })
   })
   return program
 }
@@ -57,7 +58,7 @@ function tell(error: unknown, args: readonly string[]): ExitCode {
   const debug = args.includes('--debug') || process.env.TRIPHASE_DEBUG !== undefined
   const stack = debug && error instanceof Error ? withoutSecrets(stackOf(error)) : undefined
   const text = args.includes('--json')
-    ? JSON.stringify({ error: { code, message, ...(stack ? { stack } : {}) } })
+    ? JSON.stringify({ error: { code, message, ...(stack ? { stack } : {}) } } satisfies Results['error'])
     : `${code}: ${message}${stack ? `\n${stack}` : ''}`
   process.stderr.write(`${text}\n`)
   return exitCode

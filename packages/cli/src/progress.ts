@@ -44,7 +44,7 @@ class JsonLines implements Progress {
     const news = JSON.stringify({ ...status, activeMs: 0, etaMs: 0, slowMs: 0, recordsPerSecond: 0 })
     if (news === this.#last) return
     this.#last = news
-    this.#output.result({ sweep: this.#name, ...status }, () => [])
+    this.#output.result<'status'>({ sweep: this.#name, ...status }, () => [])
   }
 
   beside(text: string): void {
@@ -112,7 +112,7 @@ class Bar implements Progress {
 }
 
 /** A bar with how far it is, and below it the rest. */
-export function barLines(name: string, status: SweepStatus): [string, string] {
+function barLines(name: string, status: SweepStatus): [string, string] {
   const { total, done, errors, slots } = status
   const share = total === null ? 0 : total === 0 ? 1 : (done + errors) / total
   const filled = Math.floor(share * BAR_WIDTH)

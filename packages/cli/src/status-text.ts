@@ -65,6 +65,6 @@ export function statusLines(name: string, status: SweepStatus): string[] {
   ]
 }
 
-export function rateText(perSecond: number): string {
+function rateText(perSecond: number): string {
   return perSecond >= 100 ? grouped(Math.round(perSecond)) : perSecond.toFixed(1)
 }

@@ -31,9 +31,7 @@ export function work(options: Options): Promise<ExitCode> {
     const log = createLog({ destination, ...(output.json ? { format: 'json' } : {}) })
     const endLog = logTelemetry(engine.telemetry, log)
     if (options.migrate) await engine.migrate()
-    await run(engine, {
-      until: (stopped) => Promise.race([fired(output.closed), fired(stopped)]),
-    })
+    await run(engine, { until: () => fired(output.closed) })
     endLog()
     return output.closed.aborted ? EXIT.outputClosed : EXIT.ok
   })

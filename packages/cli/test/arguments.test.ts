@@ -55,6 +55,17 @@ describe.concurrent('wrong arguments are refused before the config file is loade
     expect(code).toBe(EXIT.usage)
   })
 
+  test('options that all commands have stand anywhere', async () => {
+    for (const line of ['--json sweep x change', 'sweep --json x change', 'sweep x change --json'])
+      expect(JSON.parse((await run(line)).stderr)).toMatchObject({ error: { code: 'USAGE' } })
+    for (const line of [
+      '--config a.ts migrate',
+      'sweep --config a.ts x status',
+      'sweep x status --config a.ts',
+    ])
+      expect((await run(line)).stderr).toMatch(/^CONFIG_MISSING: .*a\.ts/)
+  })
+
   test('with --json as a value on stderr', async () => {
     const { code, stdout, stderr } = await run('sweep x change --json')
     expect([code, stdout]).toEqual([2, ''])

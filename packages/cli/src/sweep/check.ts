@@ -8,7 +8,7 @@ export const check: SweepVerb = {
     () =>
     async ({ name, control, output, command }) => {
       const faults = await control.check()
-      output.result({ sweep: name, fits: faults.length === 0, faults }, () =>
+      output.result<'check'>({ sweep: name, fits: faults.length === 0, faults }, () =>
         faults.length === 0
           ? [`${name}: its table fits.`]
           : [`${name} cannot run:`, ...faults.map((fault) => `  ${fault}`)],

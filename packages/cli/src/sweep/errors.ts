@@ -34,7 +34,7 @@ export const errors: SweepVerb = {
 
 async function showGroups({ name, control, output, command }: SweepContext, limit: number): Promise<void> {
   const groups = await control.errorGroups(limit)
-  output.result({ sweep: name, groups }, () => {
+  output.result<'errors'>({ sweep: name, groups }, () => {
     if (groups.length === 0) return [`${name}: no record is marked as an error.`]
     const width = Math.max(...groups.map(({ count }) => grouped(count).length))
     return groups.flatMap(({ group, count, pattern, example, exampleKey }) => [
@@ -57,7 +57,7 @@ async function showRecords(
 ): Promise<void> {
   const found = await control.errors({ group, limit, ...(after ? { after } : {}) })
   const next = found.length === limit ? (found.at(-1)?.key ?? null) : null
-  output.result({ sweep: name, group, errors: found, next }, () =>
+  output.result<'errorRecords'>({ sweep: name, group, errors: found, next }, () =>
     found.length === 0
       ? [`${name}: no ${after ? 'further ' : ''}record is marked with an error of the group ${group}.`]
       : found.map(({ key, message }) => `${keyText(key)}: ${message ?? ''}`),

@@ -17,7 +17,7 @@ export const migration: SweepVerb = {
     const { format } = command.opts<{ format: MigrationFormat }>()
     return async ({ name, control, output }) => {
       const text = control.migration({ format })
-      if (output.json) output.result({ sweep: name, format, migration: text }, () => [])
+      if (output.json) output.result<'migration'>({ sweep: name, format, migration: text }, () => [])
       else output.write(text)
       return EXIT.ok
     }

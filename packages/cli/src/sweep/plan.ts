@@ -35,7 +35,7 @@ export const plan: SweepVerb = {
         ...(unit.cost === undefined ? {} : { cost: unit.cost }),
       }
       const planned = await control.plan(given)
-      output.result({ sweep: name, ...planned }, () => {
+      output.result<'plan'>({ sweep: name, ...planned }, () => {
         const { pending, done, errors, estimatedMs, estimatedCost } = planned
         return [
           `${name}: ${grouped(pending)} pending, ${grouped(done)} done, ${counted(errors, 'error')}`,

@@ -26,7 +26,7 @@ export const retryErrors: SweepVerb = {
     const which = whichOf(command.opts<Options>())
     return async ({ name, control, output, command: line }) => {
       const retried = await control.retryErrors(which)
-      output.result({ sweep: name, retried }, () => [
+      output.result<'retryErrors'>({ sweep: name, retried }, () => [
         `${name}: ${counted(retried, 'record')} ${retried === 1 ? 'is' : 'are'} pending again.`,
       ])
       if (retried > 0) output.note(`Unless a run is at work: ${line('run')}.`)

@@ -44,7 +44,7 @@ export const run: SweepVerb = {
 }
 
 function detached({ name, output, command, sweep }: SweepContext, status: SweepStatus): ExitCode {
-  output.result({ sweep: name, ...status }, () => statusLines(name, status))
+  output.result<'status'>({ sweep: name, ...status }, () => statusLines(name, status))
   if (status.state === 'interrupted') {
     output.note(
       `No process works on its queue (${queueOf(sweep)}) at the moment: triphase work starts one, and ${command('run')} works here.`,

@@ -19,7 +19,7 @@ export const sample: SweepVerb = {
     const { commit } = command.opts<{ commit: boolean }>()
     return async ({ name, control, output }) => {
       const records = await control.sample(count, { commit })
-      output.result({ sweep: name, committed: commit, records }, () => [
+      output.result<'sample'>({ sweep: name, committed: commit, records }, () => [
         ...records.flatMap(recordLines),
         summary(records, commit),
       ])

@@ -30,7 +30,7 @@ export const status: SweepVerb = {
       const { name, control, output } = context
       const now = await control.status()
       if (!options.follow) {
-        output.result({ sweep: name, ...now }, () => statusLines(name, now))
+        output.result<'status'>({ sweep: name, ...now }, () => statusLines(name, now))
         return EXIT.ok
       }
       const progress = showProgress(name, output, options.progress)

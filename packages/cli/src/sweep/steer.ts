@@ -7,7 +7,7 @@ import type { SweepContext } from './verb.ts'
 /** Shows how the run stands after it was told something. */
 export async function showSteered({ name, control, output }: SweepContext): Promise<SweepStatus> {
   const status = await control.status()
-  output.result({ sweep: name, ...status }, () => statusLines(name, status))
+  output.result<'status'>({ sweep: name, ...status }, () => statusLines(name, status))
   return status
 }
 

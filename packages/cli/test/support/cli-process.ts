@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import path from 'node:path'
 
 /** The program's file. */
-export const PROGRAM: string = path.join(import.meta.dirname, '../../src/triphase.ts')
+const PROGRAM = path.join(import.meta.dirname, '../../src/triphase.ts')
 
 const LONGEST_RUN_MS = 50_000
 
