@@ -44,12 +44,13 @@ const EXIT_OF: Readonly<Record<string, ExitCode>> = {
   '22003': EXIT.usage,
 }
 
-/** The engine's remedies name its API; a person at a command line has these, of a sweep where there is one. */
-const REMEDY: Readonly<Record<string, (sweep: string) => string>> = {
-  MIGRATION_NEEDED: () => 'Here: triphase migrate.',
-  NO_SWEEP_RUN: (sweep) => `Here: triphase sweep ${sweep} run.`,
-  SWEEP_TABLE: (sweep) => `Here: triphase sweep ${sweep} migration.`,
-}
+/** The engine's remedies name its API; a person at a command line has these words for it. */
+const COMMANDS: readonly (readonly [api: string, command: string])[] = [
+  ['Call engine.migrate()', 'Run triphase migrate'],
+  ['the SQL that migrationSql() prints', 'the SQL that triphase migrate --print prints'],
+  ['Call run() first', 'Begin with: triphase sweep NAME run'],
+  ['engine.sweep(sweep).migration() writes', 'triphase sweep NAME migration prints'],
+]
 
 /** Says what happened and what to do, without secrets. Errors of other copies of the engine count too. */
 export function explain(error: unknown, sweep = 'NAME'): Explanation {
@@ -62,11 +63,14 @@ export function explain(error: unknown, sweep = 'NAME'): Explanation {
     return { exitCode, code, message: withoutSecrets(message) }
   }
   const code = codeOf(error)
-  const remedy = REMEDY[code] ? ` ${REMEDY[code](sweep)}` : ''
+  const told = COMMANDS.reduce(
+    (text, [api, command]) => text.replace(api, command.replace('NAME', sweep)),
+    messageOf(error),
+  )
   return {
     exitCode: EXIT_OF[code] ?? EXIT.unexpected,
     code,
-    message: withoutSecrets(`${messageOf(error)}${remedy}`),
+    message: withoutSecrets(told),
   }
 }
 

@@ -1,10 +1,12 @@
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
+import { wrongUsage } from './arguments.ts'
 import { EXIT, type ExitCode } from './exit-codes.ts'
 import type { Results } from './json.ts'
 import { defineMigrate, migrate } from './migrate-command.ts'
 import { explain, withoutSecrets } from './problem.ts'
 import { type Shared, shared, strict } from './shared-options.ts'
+import { VERBS } from './sweep/verbs.ts'
 import { sweepCommand, verbsHelp } from './sweep-command.ts'
 import { defineWork, work } from './work-command.ts'
 
@@ -45,9 +47,18 @@ function programOf(exit: (code: ExitCode) => void): Command {
     .passThroughOptions()
     .addHelpText('after', verbsHelp)
   sweep.action(async (name: string, rest: string[]) => {
+    refuseSwapped(name, rest)
     await sweepCommand(name, sweep.optsWithGlobals<Shared>(), exit).parseAsync(rest, { from: 'user' })
   })
   return program
+}
+
+/** `triphase sweep status`: the name was left out, or stands behind the verb. */
+function refuseSwapped(name: string, [verb = '', other]: string[]): void {
+  const isVerb = (word: string | undefined) => VERBS.some((one) => one.name === word)
+  if (!isVerb(name) || isVerb(verb) || ['-h', '--help'].includes(verb)) return
+  const sweep = other === undefined && !verb.startsWith('-') && verb !== '' ? verb : 'NAME'
+  throw wrongUsage(`The name of the sweep comes first: triphase sweep ${sweep} ${name}.`)
 }
 
 /** One line, or one JSON value, on stderr. */

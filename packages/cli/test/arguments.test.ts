@@ -23,6 +23,8 @@ describe.concurrent('wrong arguments are refused before the config file is loade
     ['nope', /unknown command 'nope'/],
     ['--nope', /unknown option '--nope'/],
     ['sweep', /missing required argument 'name'/],
+    ['sweep status', /name of the sweep comes first: triphase sweep NAME status/],
+    ['sweep run x', /name of the sweep comes first: triphase sweep x run/],
     ['sweep x nope', /unknown command 'nope'/],
     ['sweep x run --nope', /unknown option '--nope'/],
     ['sweep x run --jsno', /Did you mean --json/],

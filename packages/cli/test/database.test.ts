@@ -38,7 +38,9 @@ describe('a database that', () => {
     await dropOwn()
     const env = { TEST_SCHEMA: OWN_SCHEMA }
     const { code, stderr } = await scene.start(['work'], { env }).ended
-    expect(stderr).toMatch(/^MIGRATION_NEEDED: .* Here: triphase migrate\.\n$/m)
+    expect(stderr).toMatch(
+      /^MIGRATION_NEEDED: .* Run triphase migrate, or run the SQL that triphase migrate --print prints\.\n$/m,
+    )
     expect(code).toBe(EXIT.database)
   })
 
@@ -51,7 +53,7 @@ describe('a database that', () => {
   test('has another table than the sweep wants is told what is missing', async () => {
     for (const verb of ['run', 'plan']) {
       const { code, stderr } = await scene.run('sweep', 'misfit', verb)
-      expect(stderr).toMatch(/^SWEEP_TABLE: .*triphase sweep misfit migration\.\n$/)
+      expect(stderr).toMatch(/^SWEEP_TABLE: .*triphase sweep misfit migration prints what is missing\.\n$/)
       expect(code).toBe(EXIT.database)
     }
   })
