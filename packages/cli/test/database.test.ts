@@ -1,5 +1,5 @@
 import { migrationSql, SCHEMA_VERSION } from 'triphase'
-import { afterAll, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import { testDatabaseUrl } from '../../triphase/test/support/database-url.ts'
 import { serverAddress, startFaultProxy } from '../../triphase/test/support/fault-proxy.ts'
 import { eventually } from '../../triphase/test/support/processes.ts'
@@ -58,26 +58,41 @@ describe('a database that', () => {
     }
   })
 
-  test('goes away during a run is waited for', async () => {
-    const proxy = await startFaultProxy(serverAddress(testDatabaseUrl()))
-    try {
+  describe('goes away during a run', () => {
+    /** A run with calls under way whose database has just gone. */
+    async function cutOff() {
+      const proxy = await startFaultProxy(serverAddress(testDatabaseUrl()))
+      onTestFinished(() => proxy.close())
       const url = proxy.url(testDatabaseUrl())
       const held = scene.api.hold()
-      const running = scene.start(['sweep', 'describe', 'run'], {
-        env: { TEST_URL: url, TEST_DIRECT_URL: url },
-      })
+      const env = { TEST_URL: url, TEST_DIRECT_URL: url, TEST_GRACE: '500ms' }
+      const running = scene.start(['sweep', 'describe', 'run'], { env })
       await eventually(() => scene.api.calls > 0)
       proxy.refuse(true)
       proxy.cutAll()
       await running.says(/Waiting for it\.\n/)
+      return { proxy, held, running }
+    }
+
+    test('is waited for', async () => {
+      const { proxy, held, running } = await cutOff()
       proxy.refuse(false)
       void held.release()
       const { code, stdout } = await running.ended
       expect(stdout).toMatch(/20 done, 0 errors/)
       expect(code).toBe(EXIT.ok)
-    } finally {
-      await proxy.close()
-    }
+    })
+
+    test('can be left at once with Ctrl-C, pressed twice', async () => {
+      const { held, running } = await cutOff()
+      running.signal('SIGINT')
+      await running.says(/^Stopping/m)
+      await eventually(() => !running.signal('SIGINT'), { interval: 100 })
+      void held.release()
+      expect(await running.ended).toMatchObject({ code: EXIT.interrupted, signal: null })
+      expect((await scene.run('sweep', 'describe', 'run')).code).toBe(EXIT.ok)
+      expect(await scene.counts()).toEqual({ done: 20 })
+    })
   })
 })
 
