@@ -7,6 +7,10 @@ import { useScene } from './support/scene.ts'
 const scene = useScene('run')
 beforeEach(() => scene.fill(60))
 
+/** Runs a program on a pseudo terminal (util-linux; macOS has another of this name). */
+const SCRIPT = '/usr/bin/script'
+const NO_SCRIPT = process.platform !== 'linux' || !existsSync(SCRIPT)
+
 const run = ['sweep', 'describe', 'run'] as const
 
 function jsonLines(text: string): Record<string, unknown>[] {
@@ -141,12 +145,11 @@ describe('a run', () => {
 })
 
 describe('progress', () => {
-  test('is a bar on a terminal, drawn over itself', async () => {
-    if (!existsSync('/usr/bin/script')) return
+  test.skipIf(NO_SCRIPT)('is a bar on a terminal, drawn over itself', async () => {
     scene.api.behave({ kind: 'answer', afterMs: 30 })
     const line = 'stty cols 100 rows 30; eval "$TRIPHASE sweep describe run"'
     const { code, stdout } = await scene.start([], {
-      through: ['/usr/bin/script', '-qec', line, '/dev/null'],
+      through: [SCRIPT, '-qec', line, '/dev/null'],
     }).ended
     expect(stdout).toMatch(/█+░+ {2}\d+% {2}\d+ of 60 records/)
     expect(stdout).toMatch(/█{30} {2}100% {2}60 of 60 records/)

@@ -48,7 +48,7 @@ test('calls that do not finish in time are aborted, and called again by the next
   await eventually(() => scene.api.calls === 4)
   running.signal('SIGINT')
   expect(await running.ended).toMatchObject({ code: EXIT.interrupted })
-  expect(scene.api.aborted).toBe(4)
+  await eventually(() => expect(scene.api.aborted).toBe(4))
   expect(await scene.counts()).toEqual({ pending: 30 })
   scene.api.reset()
   expect((await scene.run(...run)).code).toBe(EXIT.ok)
