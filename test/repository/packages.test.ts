@@ -9,13 +9,14 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { delimiter, dirname, join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 
 interface Manifest {
   name: string
   version: string
   exports: Record<string, unknown>
+  bin?: Record<string, string>
   peerDependencies?: Record<string, string>
 }
 
@@ -39,7 +40,10 @@ beforeAll(() => {
   npm(root, 'run', 'build')
   const selected = manifests.flatMap(({ name }) => ['--workspace', name])
   npm(root, 'pack', '--pack-destination', tarballs, ...selected)
-  const peers = manifests.flatMap(({ peerDependencies }) => Object.entries(peerDependencies ?? {}))
+  const names = manifests.map(({ name }) => name)
+  const peers = manifests
+    .flatMap(({ peerDependencies }) => Object.entries(peerDependencies ?? {}))
+    .filter(([name]) => !names.includes(name))
   writeFileSync(join(project, 'package.json'), JSON.stringify({ type: 'module', private: true }))
   npm(
     project,
@@ -78,6 +82,24 @@ test('every door of the packed packages has types that hold in a strict project'
   run(project, process.execPath, join(root, 'node_modules/typescript/bin/tsc'), '-p', project)
 })
 
+test('every command of the packed packages says what it does', () => {
+  const commands = manifests.flatMap(({ bin }) => Object.keys(bin ?? {}))
+  expect(commands).toEqual(['triphase'])
+  for (const command of commands) {
+    expect(run(project, 'npx', command, '--help')).toMatch(new RegExp(`^Usage: ${command} `))
+  }
+})
+
+test('the command line reads a config file of a project in TypeScript', () => {
+  const config = `import { createEngine, type EngineOptions } from 'triphase'
+    const options: EngineOptions = { url: 'postgres://localhost/app', schema: 'of_the_user' }
+    export default createEngine(options)`
+  writeFileSync(join(project, 'triphase.config.ts'), config)
+  expect(run(project, 'npx', 'triphase', 'migrate', '--print')).toContain(
+    'CREATE SCHEMA IF NOT EXISTS of_the_user;',
+  )
+})
+
 test('every package is packed with its licence, and without tests', () => {
   for (const { name } of manifests) {
     const files = readdirSync(join(project, 'node_modules', name))
@@ -102,6 +124,8 @@ function run(folder: string, program: string, ...args: string[]): string {
     return execFileSync(program, args, {
       cwd: folder,
       encoding: 'utf8',
+      // Commands of packages are started by the Node that PATH names.
+      env: { ...process.env, PATH: `${dirname(process.execPath)}${delimiter}${process.env.PATH ?? ''}` },
       stdio: ['ignore', 'pipe', 'pipe'],
       timeout: 50_000,
     })

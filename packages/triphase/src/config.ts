@@ -224,6 +224,18 @@ function guardSettings(faults: string[], given: GuardOptions, prefix: string): G
   return Object.freeze({ mode, maxHoldMs, allow })
 }
 
+/**
+ * Checks queues that are given at the start.
+ *
+ * @throws {TriphaseError} `INVALID_CONFIG`, naming every fault at once.
+ */
+export function resolveQueues(queues: Record<string, number | QueueConfig>): EngineConfig['queues'] {
+  const faults: string[] = []
+  const map = queueMap(faults, queues)
+  if (faults.length === 0) return map
+  throw new TriphaseError('INVALID_CONFIG', `The engine cannot start like this: ${faults.join('; ')}.`)
+}
+
 function queueMap(
   faults: string[],
   queues: Record<string, number | QueueConfig>,

@@ -2,7 +2,13 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { setTimeout as delay } from 'node:timers/promises'
 import type pg from 'pg'
 import type { ConnectionAdvice } from './adviser.ts'
-import { type EngineConfig, type EngineOptions, resolveConfig } from './config.ts'
+import {
+  type EngineConfig,
+  type EngineOptions,
+  type QueueConfig,
+  resolveConfig,
+  resolveQueues,
+} from './config.ts'
 import { type Duration, milliseconds } from './duration.ts'
 import { storedError, TriphaseError } from './errors.ts'
 import { opening } from './guard/place.ts'
@@ -18,7 +24,7 @@ import { type EnqueueOptions, Enqueuer } from './queue/enqueuer.ts'
 import { HintOutbox } from './queue/hints.ts'
 import { type ConnectionsSnapshot, Pools } from './queue/pools.ts'
 import { type CancelOutcome, cancelJob } from './store/cancel.ts'
-import type { Database } from './store/database.ts'
+import { connectionFailure, type Database, isConnectionFailure } from './store/database.ts'
 import { type InsertedJob, onEnginePool, type RunStatement } from './store/insert.ts'
 import { countLiveJobs, findJob, type JobAttempt, jobAttempts } from './store/inspect.ts'
 import { sumLedgers } from './store/ledger.ts'
@@ -42,6 +48,12 @@ export interface CreateEngineOptions<Tx> extends EngineOptions {
   transactor?: Transactor<Tx>
   /** How hints travel between processes. Default: `postgresNotifier()`. */
   notifier?: Notifier
+}
+
+/** @see Engine.start */
+export interface StartOptions {
+  /** The queues to work on, each with its concurrency or settings, instead of the configured ones. */
+  queues?: Record<string, number | QueueConfig>
 }
 
 /** Options of one enqueued job, with the transaction that it belongs to. */
@@ -98,6 +110,21 @@ export class Engine<Tx> {
     this.#enqueuer = new Enqueuer(this.#database, this.telemetry)
   }
 
+  /** The schema of the engine's tables. */
+  get schema(): string {
+    return this.#config.schema
+  }
+
+  /** The sweeps among the engine's tasks. */
+  get sweeps(): Sweep[] {
+    return [...this.#tasks.values()].filter(isSweep)
+  }
+
+  /** The configured queues, by name; lengths of time are milliseconds. */
+  get queues(): ReadonlyMap<string, { concurrency: number; timeoutMs: number }> {
+    return this.#config.queues
+  }
+
   /**
    * Brings the schema up to date. Safe to call from every process at every start.
    *
@@ -111,14 +138,16 @@ export class Engine<Tx> {
   }
 
   /**
-   * Starts to work on the configured queues.
+   * Starts to work on the configured queues, or on others.
    *
-   * @throws {TriphaseError} `MIGRATION_NEEDED`, `SCHEMA_TOO_NEW`, `SERVER_TOO_OLD`, `NO_PERMISSION`,
+   * @throws {TriphaseError} `INVALID_CONFIG`, `MIGRATION_NEEDED`, `SCHEMA_TOO_NEW`, `SERVER_TOO_OLD`, `NO_PERMISSION`,
    * `CONNECTION_FAILED`, `LOGIN_REFUSED`.
+   * @example
+   * await engine.start({ queues: { reports: 2 } })
    */
-  start(): Promise<void> {
+  start(options: StartOptions = {}): Promise<void> {
     if (this.#stopping) return Promise.reject(wasStopped())
-    this.#starting ??= this.#start().catch((error: unknown) => {
+    this.#starting ??= this.#start(options).catch((error: unknown) => {
       this.#starting = undefined
       throw error
     })
@@ -312,7 +341,7 @@ export class Engine<Tx> {
     return new SweepControl(sweep, {
       engine: this.#database,
       application: {
-        query: (text, values = []) => this.#query(text, values),
+        query: (text, values = []) => this.#query(text, values).catch(explainedFailure),
         schema: this.#config.schema,
         text: (sql) => this.#database.text(sql),
       },
@@ -331,11 +360,12 @@ export class Engine<Tx> {
     return this.#pools.snapshot
   }
 
-  async #start(): Promise<void> {
+  async #start(options: StartOptions): Promise<void> {
+    const queues = options.queues ? resolveQueues(options.queues) : this.#config.queues
     const server = await describeServer(this.#database)
     await requireCompatible(this.#database)
     const worker = new Worker({
-      config: this.#config,
+      config: { ...this.#config, queues },
       database: this.#database,
       heartbeatDatabase: this.#pools.heartbeatDatabase,
       application: this.#hinting() as Transactor<unknown>,
@@ -505,6 +535,11 @@ function tasksByName(tasks: readonly Task<unknown, never>[]): Map<string, Task<u
     )
   }
   return byName
+}
+
+/** An application's connection fails in the words of its driver. */
+function explainedFailure(error: unknown): never {
+  throw isConnectionFailure(error) ? connectionFailure(error) : error
 }
 
 function wasStopped(): TriphaseError {

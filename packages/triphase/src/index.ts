@@ -17,6 +17,7 @@ export {
   type EnqueueInTransaction,
   type InTransaction,
   type NeedsTransactor,
+  type StartOptions,
 } from './engine.ts'
 export {
   type ErrorCode,

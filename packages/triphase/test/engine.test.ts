@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { createEngine, defineTask, unchecked } from '../src/index.ts'
+import { createEngine, defineSweep, defineTask, unchecked } from '../src/index.ts'
 import { useEngines } from './support/engines.ts'
 import { serverAddress, startFaultProxy } from './support/fault-proxy.ts'
 import { Gate, jobIn } from './support/jobs.ts'
@@ -55,6 +55,36 @@ test('two engines share a queue: every job runs once', async () => {
   for (let n = 0; n < 500; n += 50) await engines[n % 2]!.enqueueMany(task, inputs.slice(n, n + 50))
   await eventually(async () => (await engines[0]!.counts()).length === 0)
   expect(runs.toSorted((a, b) => a - b)).toEqual(inputs.map(({ input }) => input))
+})
+
+test('an engine says which schema, queues and sweeps it has', () => {
+  const sweep = defineSweep({ name: 'sweep', table: { name: 'files', key: 'id' }, each: async () => null })
+  const engine = bench.engine({
+    tasks: [double, sweep],
+    queues: { default: 2, slow: { concurrency: 1, timeout: '5m' } },
+  })
+  expect(engine.schema).toBe(bench.schema.schema)
+  expect(engine.sweeps).toEqual([sweep])
+  expect(Object.fromEntries(engine.queues)).toEqual({
+    default: { concurrency: 2, timeoutMs: 60_000 },
+    slow: { concurrency: 1, timeoutMs: 300_000 },
+  })
+})
+
+test('an engine started on other queues works on these alone', async () => {
+  const engine = bench.engine({ tasks: [double], queues: { default: 2 } })
+  await expect(engine.start({ queues: { 'no queue': 0 } })).rejects.toMatchObject({
+    code: 'INVALID_CONFIG',
+    message: expect.stringMatching(/no queue.*concurrency/s),
+  })
+  await engine.start({ queues: { other: 1 } })
+  const left = await engine.enqueue(double, { n: 1 })
+  const done = await engine.enqueue(double, { n: 2 }, { queue: 'other' })
+  await jobIn(engine, done.id, 'completed')
+  expect(await engine.job(left.id)).toMatchObject({ state: 'available' })
+  expect(await bench.schema.database.query(`SELECT queues::text FROM triphase.process`)).toEqual([
+    { queues: '["other"]' },
+  ])
 })
 
 describe('start and stop', () => {

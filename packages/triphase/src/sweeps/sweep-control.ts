@@ -257,6 +257,7 @@ export class SweepControl {
    * open run finds them; otherwise the next one does.
    *
    * @returns how many.
+   * @throws {TriphaseError} `INVALID_OPTIONS` for a key that has not the key's columns.
    */
   async retryErrors(
     which: { all: true } | { group: string } | { keys: readonly (readonly string[])[] },
@@ -277,6 +278,14 @@ export class SweepControl {
   }
 
   async #retryKeys(keys: readonly (readonly string[])[]): Promise<number> {
+    const columns = this.#sweep.settings.names.key
+    const odd = keys.find((key) => key.length !== columns.length)
+    if (odd) {
+      throw new TriphaseError(
+        'INVALID_OPTIONS',
+        `keys: ${JSON.stringify(odd)} is not a key of ${columns.join(', ')}: a text for each of these columns`,
+      )
+    }
     let retried = 0
     for (let from = 0; from < keys.length; from += KEYS_AT_A_TIME) {
       const some = keys.slice(from, from + KEYS_AT_A_TIME).map((key) => columnsOf(JSON.stringify(key)))

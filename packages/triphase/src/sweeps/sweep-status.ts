@@ -66,9 +66,17 @@ export function statusOf(run: RunRow): SweepStatus {
   }
 }
 
-/** From the oldest moment that is kept to now; a pause forgets them all. */
+/** The steward notes a moment every 2 s. Without one for so long nobody worked, and that time does not count. */
+const SILENCE_MS = 15_000
+
+/** From the oldest moment since a pause, or since nobody worked, to now. */
 function rateOf(run: RunRow): number | null {
-  const [oldest] = run.samples
-  if (!oldest || run.state !== 'running' || run.nowMs - oldest.at < 1_000) return null
+  if (run.state !== 'running') return null
+  const silentUntil = run.samples.findLastIndex(
+    ({ at }, index) => at - (run.samples[index - 1]?.at ?? at) > SILENCE_MS,
+  )
+  const oldest = run.samples[Math.max(0, silentUntil)]
+  const last = run.samples.at(-1)
+  if (!oldest || !last || run.nowMs - last.at > SILENCE_MS || run.nowMs - oldest.at < 1_000) return null
   return ((run.done + run.errors - oldest.settled) / (run.nowMs - oldest.at)) * 1_000
 }

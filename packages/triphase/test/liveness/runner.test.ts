@@ -107,6 +107,28 @@ describe('the runner', () => {
     await proxy.close()
   })
 
+  test('stops, too, when what it runs for is done, or fails', async () => {
+    const before = SIGNALS.map((signal) => process.listenerCount(signal))
+    const engine = bench.engine({ tasks: [nap] })
+    let stopped: AbortSignal | undefined
+    const until = async (signal: AbortSignal) => {
+      stopped = signal
+      const completed = engine.telemetry.next('job:completed')
+      await engine.enqueue(nap, { ms: 0 })
+      await completed
+      expect(signal.aborted).toBe(false)
+    }
+    expect(await run(engine, { queues: { default: 1 }, until })).toBe(null)
+    expect(stopped?.aborted).toBe(true)
+    expect(await bench.schema.database.query(`SELECT FROM triphase.process`)).toEqual([])
+    expect(SIGNALS.map((signal) => process.listenerCount(signal))).toEqual(before)
+
+    const failing = bench.engine({ queues: { default: 1 } })
+    const fault = new Error('the work failed')
+    await expect(run(failing, { until: () => Promise.reject(fault) })).rejects.toBe(fault)
+    expect(await bench.schema.database.query(`SELECT FROM triphase.process`)).toEqual([])
+  })
+
   test('leaves no signal handler behind, not even when the engine cannot start', async () => {
     const before = SIGNALS.map((signal) => process.listenerCount(signal))
     const proxy = await startFaultProxy(serverAddress(testUrl()))

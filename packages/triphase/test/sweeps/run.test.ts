@@ -247,6 +247,10 @@ test('errors are grouped by what they say, and can be tried again', async () => 
   await control.run()
   expect(await control.settled()).toMatchObject({ state: 'completed', done: 21 })
   expect(await control.retryErrors({ all: true })).toBe(39)
+  await expect(control.retryErrors({ keys: [['1'], ['2', '3']] })).rejects.toMatchObject({
+    code: 'INVALID_OPTIONS',
+    message: expect.stringContaining('["2","3"] is not a key of id'),
+  })
   expect(await control.plan({ ms: 100, cost: 2 })).toEqual({
     pending: 39,
     done: 21,
@@ -260,4 +264,15 @@ test('errors are grouped by what they say, and can be tried again', async () => 
   ])
   expect(await control.sample(2, { commit: true })).toMatchObject([{ marked: true }, { marked: true }])
   expect(await records.counts()).toEqual({ done: 23, pending: 37 })
+})
+
+test('an application whose database is away is told so as the engine would', async () => {
+  const url = 'postgres://127.0.0.1:1/nobody'
+  const sweep = defineSweep({
+    name: 'away',
+    table: { name: records.name, key: 'id' },
+    each: async () => null,
+  })
+  const engine = bench.engine({ tasks: [sweep], application: { url } })
+  await expect(engine.sweep(sweep).run()).rejects.toMatchObject({ code: 'CONNECTION_FAILED' })
 })

@@ -1,0 +1,96 @@
+import { CommanderError } from 'commander'
+import { EXIT, type ExitCode } from './exit-codes.ts'
+
+/** Something that a person can mend: what happened, and what to do. */
+export class Problem extends Error {
+  readonly code: string
+  readonly exitCode: ExitCode
+
+  constructor(exitCode: ExitCode, code: string, message: string, options?: { cause?: unknown }) {
+    super(message, options)
+    this.name = 'Problem'
+    this.code = code
+    this.exitCode = exitCode
+  }
+}
+
+/** An error as it is told to people and to programs. */
+export interface Explanation {
+  exitCode: ExitCode
+  code: string
+  message: string
+}
+
+/** What the engine's codes mean for whoever started this program; those that are not here were not expected. */
+const EXIT_OF: Readonly<Record<string, ExitCode>> = {
+  INVALID_OPTIONS: EXIT.usage,
+  INVALID_DURATION: EXIT.usage,
+  INVALID_CONFIG: EXIT.config,
+  CONNECTION_FAILED: EXIT.database,
+  LOGIN_REFUSED: EXIT.database,
+  MIGRATION_LOCKED: EXIT.database,
+  MIGRATION_NEEDED: EXIT.database,
+  NO_PERMISSION: EXIT.database,
+  SCHEMA_TOO_NEW: EXIT.database,
+  SERVER_TOO_OLD: EXIT.database,
+  STATEMENT_TIMEOUT: EXIT.database,
+  SWEEP_TABLE: EXIT.database,
+  // The application's role may not, and a database that is not there.
+  '42501': EXIT.database,
+  '3D000': EXIT.database,
+  NO_SWEEP_RUN: EXIT.refused,
+  // A key that is none: what Postgres says of a text that its type refuses, or a number that is too large for it.
+  '22P02': EXIT.usage,
+  '22003': EXIT.usage,
+}
+
+/** The engine's remedies name its API; a person at a command line has these words for it. */
+const COMMANDS: readonly (readonly [api: string, command: string])[] = [
+  ['Call engine.migrate()', 'Run triphase migrate'],
+  ['the SQL that migrationSql() prints', 'the SQL that triphase migrate --print prints'],
+  ['Call run() first', 'Begin with: triphase sweep NAME run'],
+  ['engine.sweep(sweep).migration() writes', 'triphase sweep NAME migration prints'],
+]
+
+/** Says what happened and what to do, without secrets. Errors of other copies of the engine count too. */
+export function explain(error: unknown, sweep = 'NAME'): Explanation {
+  if (error instanceof CommanderError) {
+    const message = error.message.replace(/^error: /, '').replaceAll('\n', ' ')
+    return { exitCode: EXIT.usage, code: 'USAGE', message: `${message} (--help shows what there is)` }
+  }
+  if (error instanceof Problem) {
+    const { exitCode, code, message } = error
+    return { exitCode, code, message: withoutSecrets(message) }
+  }
+  const code = codeOf(error)
+  const told = COMMANDS.reduce(
+    (text, [api, command]) => text.replace(api, command.replace('NAME', sweep)),
+    messageOf(error),
+  )
+  return {
+    exitCode: EXIT_OF[code] ?? EXIT.unexpected,
+    code,
+    message: withoutSecrets(told),
+  }
+}
+
+/** Whether the database could not be reached, so that the same may work later. */
+export function isAway(error: unknown): boolean {
+  return ['CONNECTION_FAILED', 'LOGIN_REFUSED', 'STATEMENT_TIMEOUT'].includes(codeOf(error))
+}
+
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message || error.name : String(error)
+}
+
+function codeOf(error: unknown): string {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined
+  return typeof code === 'string' ? code : 'UNEXPECTED'
+}
+
+/** A URL's password, and one given as a parameter. */
+export function withoutSecrets(text: string): string {
+  return text
+    .replaceAll(/(\b[a-z][a-z0-9+.-]*:\/\/[^\s:/@]*):[^\s/]*@/gi, '$1:***@')
+    .replaceAll(/\b(password|sslpassword|token|api[-_]?key)=[^\s&'"]+/gi, '$1=***')
+}
