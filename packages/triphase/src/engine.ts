@@ -77,6 +77,8 @@ export class Engine<Tx> {
   /** What the engine reports of itself. */
   readonly telemetry: Telemetry = new Telemetry()
   readonly #config: EngineConfig
+  /** The same, with the queues that it was started on. */
+  #working: EngineConfig
   readonly #pools: Pools<Tx>
   readonly #database: Database
   readonly #transactor: Transactor<Tx>
@@ -98,6 +100,7 @@ export class Engine<Tx> {
   constructor(options: CreateEngineOptions<Tx>) {
     const { tasks, transactor, notifier, ...rest } = options
     this.#config = resolveConfig(rest)
+    this.#working = this.#config
     this.#tasks = tasksByName(tasks ?? [])
     this.#pools = new Pools(this.#config, this.telemetry, transactor)
     this.#database = this.#pools.database
@@ -361,11 +364,11 @@ export class Engine<Tx> {
   }
 
   async #start(options: StartOptions): Promise<void> {
-    const queues = options.queues ? resolveQueues(options.queues) : this.#config.queues
+    if (options.queues) this.#working = { ...this.#config, queues: resolveQueues(options.queues) }
     const server = await describeServer(this.#database)
     await requireCompatible(this.#database)
     const worker = new Worker({
-      config: { ...this.#config, queues },
+      config: this.#working,
       database: this.#database,
       heartbeatDatabase: this.#pools.heartbeatDatabase,
       application: this.#hinting() as Transactor<unknown>,
@@ -407,7 +410,7 @@ export class Engine<Tx> {
   get #connectionUse(): ConnectionUse {
     const { ownsApplication } = this.#pools
     const listens = this.#notifier.name === 'postgres'
-    return { config: this.#config, database: this.#database, ownsApplication, listens }
+    return { config: this.#working, database: this.#database, ownsApplication, listens }
   }
 
   /** A table that does not fit keeps its own sweep from running, and nothing else from starting. */
