@@ -1,4 +1,4 @@
-import { quoted, type TableNames, tableName } from './sweep-table.ts'
+import { placeColumns, quoted, type TableNames, tableName } from './sweep-table.ts'
 
 /** The statements that make a table fit for a sweep, each to be run outside a transaction. */
 export interface SweepTableMigration {
@@ -14,6 +14,7 @@ export function sweepTableMigration(names: TableNames): SweepTableMigration {
   const table = tableName(names)
   const [status, result, error] = [quoted(names.status), quoted(names.result), quoted(names.error)]
   const key = names.key.map(quoted).join(', ')
+  const place = placeColumns(names).map(quoted).join(', ')
   const inSchema = names.schema === undefined ? '' : `${quoted(names.schema)}.`
   const [byStatus, pending] = [
     indexName(names.table, 'sweep_status'),
@@ -28,7 +29,7 @@ export function sweepTableMigration(names: TableNames): SweepTableMigration {
         `  ADD COLUMN IF NOT EXISTS ${error} text`,
       ].join('\n'),
       `CREATE INDEX CONCURRENTLY IF NOT EXISTS ${byStatus} ON ${table} (${status}, ${key})`,
-      `CREATE INDEX CONCURRENTLY IF NOT EXISTS ${pending} ON ${table} (${key}) WHERE ${status} = 'pending'`,
+      `CREATE INDEX CONCURRENTLY IF NOT EXISTS ${pending} ON ${table} (${place}) WHERE ${status} = 'pending'`,
     ],
     down: [
       `DROP INDEX CONCURRENTLY IF EXISTS ${inSchema}${pending}`,

@@ -13,7 +13,7 @@ import {
   reviveRun,
 } from '../store/sweep-run.ts'
 import type { EngineStatements } from '../task.ts'
-import { Marker } from './marker.ts'
+import { Marker, storable } from './marker.ts'
 import { callRecord, idempotencyKeyOf } from './record-call.ts'
 import { columnsOf, jsonOf, type PendingRecord, type RunOnApplication } from './record-table.ts'
 import { ARROWS, type RunState } from './states.ts'
@@ -317,7 +317,7 @@ export class SweepControl {
     const done = outcome.kind === 'done'
     const error = done ? null : outcome.reason
     const result = done ? table.resultText(outcome.json, outcome.value) : null
-    const mark = { key: record.key, status: done ? 'done' : 'error', result, error } as const
+    const mark = { key: record.key, result, error: error === null ? null : storable(error) }
     const marked = marker !== null && outcome.kind !== 'later' && (await marker.add(mark)) === 'marked'
     return {
       key: JSON.parse(record.key),

@@ -92,7 +92,13 @@ test('pages hold every pending record once, whatever its key is made of', async 
           status: 'status',
           result: 'result',
         }
-        const table = new RecordTable({ ...names, error: 'error_message', where: undefined, descending })
+        const table = new RecordTable({
+          ...names,
+          error: 'error_message',
+          where: undefined,
+          order: [],
+          descending,
+        })
         const seen: string[] = []
         let cursor: string | null = null
         while (true) {
@@ -113,13 +119,12 @@ test('pages hold every pending record once, whatever its key is made of', async 
 
         const marks = (await table.pending(application, { after: null, upTo: null }, 100)).map((record) => ({
           key: record.key,
-          status: 'done' as const,
           result: 'x',
           error: null,
         }))
         const marked = await table.mark(application, marks, null)
-        expect(marked.size).toBe(all.rows.length)
-        expect((await table.mark(application, marks, null)).size).toBe(0)
+        expect(marked.filter(Boolean)).toHaveLength(all.rows.length)
+        expect((await table.mark(application, marks, null)).filter(Boolean)).toEqual([])
       },
     ),
     { numRuns: 60 },
