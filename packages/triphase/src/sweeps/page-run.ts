@@ -13,7 +13,7 @@ import { Gatherer } from './gatherer.ts'
 import { Marker, mayPass, storable } from './marker.ts'
 import { PageRecords } from './page-records.ts'
 import { Permit } from './permit.ts'
-import { type CallOutcome, callRecord, idempotencyKeyOf } from './record-call.ts'
+import { type CallOutcome, idempotencyKeyOf, RecordCalls } from './record-call.ts'
 import type { PendingRecord, RecordTable, RunOnApplication } from './record-table.ts'
 import { BEAT_MS, RunAtWork } from './run-at-work.ts'
 import type { SweepSettings } from './sweep.ts'
@@ -49,6 +49,7 @@ export class PageRun {
   readonly #parts: PageParts
   readonly #permit = new Permit()
   readonly #records: PageRecords
+  readonly #caller: RecordCalls
   readonly #marker: Marker
   readonly #failures: Gatherer<FailedTry, undefined>
   #run: RunAtWork | undefined
@@ -75,6 +76,7 @@ export class PageRun {
     this.#cautious = page.cautious
     this.#calls = page.calls
     this.#spent = page.spent
+    this.#caller = new RecordCalls(parts.settings, context.signal)
     this.#marker = new Marker(table, application, pageId, context.signal)
     this.#failures = new Gatherer(async (failed) => {
       await this.#persist(() => keepTries(context.engine, pageId, failed))
@@ -97,6 +99,7 @@ export class PageRun {
       return await this.#work()
     } finally {
       context.signal.removeEventListener('abort', wake)
+      this.#caller.end()
       await this.#endBeats()
       this.#run.leave(this)
     }
@@ -242,11 +245,10 @@ export class PageRun {
   }
 
   #call(record: PendingRecord, attempt: number): Promise<CallOutcome> {
-    const { settings, context, run } = this.#parts
+    const { context, run } = this.#parts
     this.#calls++
     this.#permit.began()
-    return callRecord(settings, record, {
-      signal: context.signal,
+    return this.#caller.make(record, {
       idempotencyKey: () => idempotencyKeyOf(context.engine.schema, run, record.key),
       attempt,
       spend: (amount) => {

@@ -14,7 +14,7 @@ import {
 } from '../store/sweep-run.ts'
 import type { EngineStatements } from '../task.ts'
 import { Marker, storable } from './marker.ts'
-import { callRecord, idempotencyKeyOf } from './record-call.ts'
+import { idempotencyKeyOf, RecordCalls } from './record-call.ts'
 import { columnsOf, jsonOf, type PendingRecord, type RunOnApplication } from './record-table.ts'
 import { ARROWS, type RunState } from './states.ts'
 import type { Sweep } from './sweep.ts'
@@ -134,13 +134,14 @@ export class SweepControl {
     const records = await table.pending(application, { after: null, upTo: null }, count)
     const signal = options.signal ?? new AbortController().signal
     const marker = options.commit ? new Marker(table, application, null, signal) : null
+    const calls = new RecordCalls(settings, signal)
     const results: SampledRecord[] = []
     const lanes = Array.from({ length: Math.min(settings.concurrency, records.length) }, async (_, lane) => {
       for (let index = lane; index < records.length; index += settings.concurrency) {
-        results[index] = await this.#sampleOne(records[index] as PendingRecord, signal, marker)
+        results[index] = await this.#sampleOne(records[index] as PendingRecord, { calls, signal, marker })
       }
     })
-    await Promise.all(lanes)
+    await Promise.all(lanes).finally(() => calls.end())
     return results
   }
 
@@ -297,15 +298,13 @@ export class SweepControl {
 
   async #sampleOne(
     record: PendingRecord,
-    signal: AbortSignal,
-    marker: Marker | null,
+    { calls, signal, marker }: { calls: RecordCalls; signal: AbortSignal; marker: Marker | null },
   ): Promise<SampledRecord> {
-    const { settings, table } = this.#sweep
+    const { table } = this.#sweep
     const sampled = { id: 'sample', createdAt: new Date() }
     const began = performance.now()
     let spent = 0
-    const outcome = await callRecord(settings, record, {
-      signal,
+    const outcome = await calls.make(record, {
       idempotencyKey: () => idempotencyKeyOf(this.#parts.engine.schema, sampled, record.key),
       attempt: 1,
       spend: (amount) => {
