@@ -41,6 +41,14 @@ interface Column {
   default: string | null
 }
 
+interface Described {
+  kind: string
+  partitioned: boolean
+  allowed: boolean
+  columns: string
+  indexes: string | null
+}
+
 interface Index {
   unique: boolean
   partial: string | null
@@ -75,16 +83,18 @@ export class RecordTable {
    */
   async faults(application: RunOnApplication): Promise<string[]> {
     const { rows } = await application.query(DESCRIBE_TABLE, [tableName(this.names)])
-    const [row] = rows as { kind: string; allowed: boolean; columns: string; indexes: string | null }[]
+    const [row] = rows as Described[]
     if (!row) return [`there is no table ${tableName(this.names)} that this role can see`]
     if (!['r', 'p'].includes(row.kind))
       return [`${tableName(this.names)} is not a table (views cannot be swept)`]
     const columns: Column[] = JSON.parse(jsonOf(row.columns))
     const indexes: Index[] = JSON.parse(jsonOf(row.indexes ?? []))
-    const faults = [...this.#columnFaults(columns), ...this.#indexFaults(indexes)]
+    const hint = row.kind === 'p' ? ' (partitioned: tell migration() its partitions)' : ''
+    const indexFaults = this.#indexFaults(indexes).map((fault) => fault + hint)
+    const faults = [...this.#columnFaults(columns), ...indexFaults]
     if (!row.allowed) faults.push('this role may not SELECT and UPDATE it')
     faults.push(...(await countFaults(application)))
-    if (faults.length === 0) this.#found = this.#foundIn(columns)
+    if (faults.length === 0) this.#found = this.#foundIn(columns, row.partitioned)
     return faults
   }
 
@@ -219,7 +229,7 @@ export class RecordTable {
     return faults
   }
 
-  #foundIn(columns: readonly Column[]): Found {
+  #foundIn(columns: readonly Column[], partitioned: boolean): Found {
     const column = (name: string) => columns.find((one) => one.name === name) as Column
     const { key, order, status, result, error } = this.names
     const shaped = (name: string) => ({ name, type: column(name).type })
@@ -229,6 +239,7 @@ export class RecordTable {
       statusType: column(status).type,
       resultType: column(result).type,
       errorType: column(error).type,
+      partitioned,
     }
     return {
       statements: tableStatements(this.names, shape),

@@ -17,7 +17,7 @@ import { Marker, storable } from './marker.ts'
 import { idempotencyKeyOf, RecordCalls } from './record-call.ts'
 import { columnsOf, jsonOf, type PendingRecord, type RunOnApplication } from './record-table.ts'
 import { ARROWS, type RunState } from './states.ts'
-import type { Sweep } from './sweep.ts'
+import { namesIn, type Sweep } from './sweep.ts'
 import { checkedChanges, type SweepChanges } from './sweep-changes.ts'
 import { type SweepStatus, statusOf } from './sweep-status.ts'
 import { type MigrationFormat, tableMigration } from './table-migration.ts'
@@ -93,9 +93,14 @@ export class SweepControl {
   /**
    * The migration that adds what a sweep needs to the table, as SQL or as a file of a migration tool. Safe on large
    * tables: no rewrite, and indexes are built concurrently.
+   *
+   * @param options.partitions the names of all partitions, where the table is partitioned.
+   * @example
+   * engine.sweep(rateEvents).migration({ partitions: ['events_2025', 'events_2026'] })
    */
-  migration(options: { format?: MigrationFormat } = {}): string {
-    return tableMigration(this.#sweep.settings.names, options.format ?? 'sql')
+  migration(options: { format?: MigrationFormat; partitions?: readonly string[] } = {}): string {
+    const { format = 'sql', partitions = [] } = options
+    return tableMigration(this.#sweep.settings.names, format, partitions.map(namesIn))
   }
 
   /**

@@ -292,7 +292,7 @@ function orderFaults(table: SweepTable): string[] {
     faults.push('table.order.by: the names of columns, each once')
   }
   if (given.direction !== undefined && !['ascending', 'descending'].includes(given.direction)) {
-    faults.push(`table.order: ${directions}`)
+    faults.push(`table.order.direction: ${directions}`)
   }
   return faults
 }
@@ -329,7 +329,8 @@ function isTableName(name: string): boolean {
   return isName(table) && (schema === undefined || isName(schema))
 }
 
-function namesIn(name: string): { schema: string | undefined; table: string } {
+/** A table's name and its schema's, as they are written in SQL. */
+export function namesIn(name: string): { schema: string | undefined; table: string } {
   const [, quotedSchema, schema, quotedTable, table] = TABLE_NAME.exec(name) ?? []
   const plain = (text: string | undefined) => text?.replaceAll('""', '"')
   return { schema: plain(quotedSchema) ?? schema, table: plain(quotedTable) ?? table ?? '' }
