@@ -89,6 +89,22 @@ test('slots of a claim that was lost are free, and what is busy stays counted', 
   expect(await beat(first, 1, 2)).toMatchObject({ state: 'lost', slots: 0 })
 })
 
+test('what one page gives back the next one has, in the same statement', async () => {
+  const { runId, pageIds } = await runWithPages(4, 2)
+  const [first, second] = pageIds as [string, string]
+  expect((await beatPage(runId, { pageId: first, wanted: 10 })).slots).toBe(4)
+  const report = (pageId: string, wanted: number, busy: number): BeatReport => ({
+    ...none,
+    pageId,
+    claimNo: 1,
+    wanted,
+    busy,
+    breaker,
+  })
+  const answers = await beatPages(bench.schema.database, runId, [report(first, 1, 1), report(second, 10, 0)])
+  expect(answers.map(({ slots }) => slots)).toEqual([1, 3])
+})
+
 test('a budget of calls is given out once, whoever asks at the same time', async () => {
   const { database } = bench.schema
   const { runId, pageIds } = await runWithPages(10, 4)
