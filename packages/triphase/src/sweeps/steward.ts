@@ -39,7 +39,7 @@ const PAGE_MS = 2_000
 const SMALLEST_PAGE = 500
 const LARGEST_PAGE = 10_000
 /** Most keys that are read to find the ends of pages. */
-const MOST_READ = 50_000
+const MOST_READ = 20_000
 /** More pending rows than this, by the planner's estimate, are not counted one by one. */
 const COUNTED = 2_000_000
 

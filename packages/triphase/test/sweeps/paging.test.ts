@@ -100,7 +100,7 @@ test('pages hold every pending record once, whatever its key and its order are m
           ...names,
           error: 'error_message',
           where: undefined,
-          order: [],
+          order,
           descending,
         })
         const seen: string[] = []
