@@ -18,8 +18,8 @@ const atWork = new WeakMap<EngineStatements, Map<string, RunAtWork>>()
 /**
  * The pages of one run that one engine works on, in the order in which they came. They take turns: a page asks for
  * slots when those before it have begun all their records, and what a page at its end gives back is the next one's in the
- * same statement. So marks gather in one page; in four pages at a time with a quarter of the slots each, four statements
- * wrote what one does now, which took twice as long (50 slots, calls that take no time).
+ * same statement. So marks gather in one page: four pages at a time with a quarter of the slots each wrote a third as many
+ * records a second (50 slots, calls that take no time).
  */
 export class RunAtWork {
   readonly #pages = new Set<PageAtWork>()
