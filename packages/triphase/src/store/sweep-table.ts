@@ -241,7 +241,8 @@ SELECT c.relkind::text AS kind, c.relkind = 'p' OR c.relhassubclass AS partition
     LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)::text AS columns,
   (SELECT json_agg(json_build_object(
-      'unique', i.indisunique, 'partial', pg_get_expr(i.indpred, i.indrelid),
+      'unique', i.indisunique, 'mixed', (SELECT count(DISTINCT o & 1) > 1 FROM unnest(i.indoption::int2[]) o),
+      'partial', pg_get_expr(i.indpred, i.indrelid),
       'columns', (SELECT json_agg(a.attname ORDER BY k.n) FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, n)
         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum WHERE k.n <= i.indnkeyatts)))
     FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indexprs IS NULL)::text AS indexes

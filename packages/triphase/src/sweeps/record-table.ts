@@ -51,6 +51,8 @@ interface Described {
 
 interface Index {
   unique: boolean
+  /** Some of its columns ascend and others descend: it can give no order of all. */
+  mixed: boolean
   partial: string | null
   columns: string[] | null
 }
@@ -219,13 +221,16 @@ export class RecordTable {
       faults.push(`no primary key or unique index tells records apart by (${key.join(', ')})`)
     }
     if (!whole.some(({ columns }) => columns?.[0] === status)) faults.push(`no index begins with ${status}`)
-    const pending = indexes.some(
+    const pending = indexes.filter(
       ({ partial, columns }) =>
         partial?.includes("'pending'") &&
         partial.includes(status) &&
         place.every((name, index) => columns?.[index] === name),
     )
-    if (!pending) faults.push(`no index on (${place.join(', ')}) WHERE ${status} = 'pending'`)
+    const wanted = `(${place.join(', ')}) WHERE ${status} = 'pending'`
+    if (pending.length === 0) faults.push(`no index on ${wanted}`)
+    else if (pending.every(({ mixed }) => mixed))
+      faults.push(`the index on ${wanted} has columns in different directions`)
     return faults
   }
 

@@ -113,6 +113,13 @@ test('what keeps a table from being swept in an order is named', async () => {
   expect(await faults({ by: 'shape' })).toContain('order column shape is point')
   expect(await faults({ by: ['nowhere', 'id'] })).toContain('column nowhere is missing')
   expect(await faults({ by: ['created_at', 'shape'] })).toContain('no index on (created_at, shape, id) WHERE')
+  await pool.query(`ALTER TABLE ${name} ADD COLUMN rank int NOT NULL DEFAULT 0;
+    CREATE INDEX ON ${name} (rank DESC, id) WHERE status = 'pending'`)
+  expect(await faults({ by: 'rank' })).toBe(
+    "the index on (rank, id) WHERE status = 'pending' has columns in different directions",
+  )
+  await pool.query(`CREATE INDEX ON ${name} (rank DESC, id DESC) WHERE status = 'pending'`)
+  expect(await faults({ by: 'rank' })).toBe('')
 })
 
 test.each<[string, unknown]>([
