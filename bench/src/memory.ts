@@ -1,4 +1,5 @@
 import { optionsOf, runBenchmark } from './support/benchmark.ts'
+import type { Memory } from './support/memory.ts'
 import { countFaults, fill, installed } from './systems/contestant.ts'
 import { triphaseAt } from './systems/peers.ts'
 
@@ -6,11 +7,6 @@ const options = optionsOf()
 const FEW = options.quick ? 1_000 : 100_000
 const MANY = FEW * 10
 const CONTESTANT = triphaseAt(50)
-
-interface Memory {
-  rss: number
-  heap: number
-}
 
 await runBenchmark(
   {

@@ -626,3 +626,15 @@ BEGIN
   slow_ms := coalesce(slow_ms, 0);
 END
 $function$;
+
+CREATE OR REPLACE FUNCTION triphase.sweep_count(p_page bigint, p_done bigint, p_errors bigint)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET plan_cache_mode TO 'force_generic_plan'
+ SET enable_seqscan TO 'off'
+AS $function$
+BEGIN
+  IF p_done + p_errors = 0 THEN RETURN; END IF;
+  UPDATE triphase.sweep_page p SET done = p.done + p_done, errors = p.errors + p_errors WHERE p.id = p_page;
+END
+$function$;

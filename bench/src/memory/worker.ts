@@ -1,4 +1,4 @@
-import { setTimeout as delay } from 'node:timers/promises'
+import { memory } from '../support/memory.ts'
 import { RunCount, runSubject } from '../support/subject.ts'
 import type { ContestantOrder } from '../systems/contestant.ts'
 import { loadSystem } from '../systems/system.ts'
@@ -7,9 +7,6 @@ export interface MemoryOrder extends ContestantOrder {
   /** Told at each of these counts of jobs. */
   counts: readonly number[]
 }
-
-const LOOKS = 5
-const PAUSE_MS = 100
 
 /** Runs jobs, and at some counts of them tells how much memory the process has, in MiB. */
 await runSubject<MemoryOrder>(async ({ counts, system: name, settings, url }, parent) => {
@@ -23,18 +20,3 @@ await runSubject<MemoryOrder>(async ({ counts, system: name, settings, url }, pa
   await system.close()
   parent.tell('faults', runs.faults())
 })
-
-async function memory(): Promise<{ rss: number; heap: number }> {
-  const looks: NodeJS.MemoryUsage[] = []
-  while (looks.length < LOOKS) {
-    globalThis.gc?.()
-    await delay(PAUSE_MS)
-    looks.push(process.memoryUsage())
-  }
-  return { rss: median(looks.map(({ rss }) => rss)), heap: median(looks.map(({ heapUsed }) => heapUsed)) }
-}
-
-function median(bytes: readonly number[]): number {
-  const sorted = [...bytes].sort((a, b) => a - b)
-  return (sorted[sorted.length >> 1] ?? Number.NaN) / 2 ** 20
-}

@@ -7,6 +7,8 @@ export interface ConnectionPeaks {
   all: number
   /** Those in a transaction or running a statement. */
   busy: number
+  /** Age of the oldest transaction that was seen, in milliseconds. */
+  transactionMs: number
   byApplication: Record<string, number>
 }
 
@@ -14,7 +16,8 @@ const PAUSE_MS = 15
 
 const LOOK = `
 SELECT application_name AS application, count(*)::int AS open,
-       count(*) FILTER (WHERE state IS DISTINCT FROM 'idle')::int AS busy
+       count(*) FILTER (WHERE state IS DISTINCT FROM 'idle')::int AS busy,
+       coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0)::float8 * 1000 AS "transactionMs"
 FROM pg_stat_activity
 WHERE datname = $1 AND application_name <> $2 AND backend_type = 'client backend' GROUP BY 1`
 
@@ -22,13 +25,14 @@ interface Look {
   application: string
   open: number
   busy: number
+  transactionMs: number
 }
 
 /** Looks at a database's connections every few milliseconds, from a connection to another one. */
 export class ConnectionWatch {
   readonly #client: pg.Pool
   readonly #database: string
-  readonly #peaks: ConnectionPeaks = { all: 0, busy: 0, byApplication: {} }
+  readonly #peaks: ConnectionPeaks = { all: 0, busy: 0, transactionMs: 0, byApplication: {} }
   readonly #watching: Promise<void>
   #ended = false
 
@@ -58,7 +62,8 @@ export class ConnectionWatch {
     const peaks = this.#peaks
     peaks.all = Math.max(peaks.all, sum(looks.map(({ open }) => open)))
     peaks.busy = Math.max(peaks.busy, sum(looks.map(({ busy }) => busy)))
-    for (const { application, open } of looks) {
+    for (const { application, open, transactionMs } of looks) {
+      peaks.transactionMs = Math.max(peaks.transactionMs, transactionMs)
       peaks.byApplication[application] = Math.max(peaks.byApplication[application] ?? 0, open)
     }
   }

@@ -51,7 +51,14 @@ export async function measureJobs<Order extends { readonly jobs: number }>(
   }
 }
 
-const OF_POSTGRES = ['walBytes', 'commits', 'busyConnectionSeconds', 'connections', 'busyConnections']
+const OF_POSTGRES = [
+  'walBytes',
+  'commits',
+  'busyConnectionSeconds',
+  'connections',
+  'busyConnections',
+  'longestTransactionMs',
+]
 
 async function readingsOf(
   stage: Stage,
@@ -102,6 +109,7 @@ function figuresOf({ done, meters, activity, peaks }: Readings, jobs: number): F
     busyConnectionSeconds: activity.after.busySeconds - activity.before.busySeconds,
     connections: peaks.all,
     busyConnections: peaks.busy,
+    longestTransactionMs: peaks.transactionMs,
     othersCores: Math.max(0, others / done.seconds),
   }
 }

@@ -96,6 +96,17 @@ CREATE TABLE triphase.sweep_record_try (
   PRIMARY KEY (page_id, record_key)
 );
 
+-- What a statement that marks records has marked: the counts of a page, exact whatever dies. Only the page's own process
+-- waits for its row's lock. By sweep_page_pkey.
+CREATE FUNCTION triphase.sweep_count(p_page bigint, p_done bigint, p_errors bigint) RETURNS void
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+AS $sweep_count$
+BEGIN
+  IF p_done + p_errors = 0 THEN RETURN; END IF;
+  UPDATE triphase.sweep_page p SET done = p.done + p_done, errors = p.errors + p_errors WHERE p.id = p_page;
+END
+$sweep_count$;
+
 -- What a page job says and learns once a second. A function, because what it grants depends on what others were
 -- granted: the run's row is locked first, and only the statements after that see what its last holder wrote.
 --

@@ -62,7 +62,9 @@ export type {
   SweepBreaker,
   SweepBudget,
   SweepDefinition,
+  SweepDirection,
   SweepDoneContext,
+  SweepOrder,
   SweepTable,
 } from './sweeps/sweep.ts'
 export type { SweepChanges } from './sweeps/sweep-changes.ts'

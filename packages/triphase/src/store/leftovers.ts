@@ -19,9 +19,31 @@ WHERE key IN (
   LIMIT 5000
 ) RETURNING 1`
 
-/** Deletes answers and expired unique keys whose jobs are gone; returns how many. */
+// Runs of sweeps that have been over for longer than history is kept; of each sweep the latest stays, which is the one that
+// is shown. With them go pages whose jobs were deleted. By sweep_run_sweep, sweep_page_run, job_pkey; runs are few.
+const OLD_RUNS = /* sql */ `
+WITH old AS (
+  DELETE FROM triphase.sweep_run
+  WHERE id IN (
+    SELECT r.id FROM triphase.sweep_run r
+    WHERE r.finished_at < clock_timestamp() - $1 * interval '1 millisecond'
+      AND EXISTS (SELECT FROM triphase.sweep_run later WHERE later.sweep = r.sweep AND later.id > r.id)
+      AND NOT EXISTS (SELECT FROM triphase.job j WHERE j.id = r.hook_job)
+      AND NOT EXISTS (
+        SELECT FROM triphase.sweep_page p JOIN triphase.job j ON j.id = p.job_id WHERE p.run_id = r.id)
+    LIMIT 5000
+  ) RETURNING id
+), page AS (
+  DELETE FROM triphase.sweep_page WHERE run_id IN (SELECT id FROM old) RETURNING id
+), tries AS (
+  DELETE FROM triphase.sweep_record_try WHERE page_id IN (SELECT id FROM page)
+)
+SELECT id FROM old`
+
+/** Deletes answers and expired unique keys whose jobs are gone, and old runs of sweeps; returns how many. */
 export async function deleteLeftovers(database: Database, retentionMs: number): Promise<number> {
   const answers = await database.query(OLD_ANSWERS, [retentionMs])
   const keys = await database.query(OLD_KEYS)
-  return answers.length + keys.length
+  const runs = await database.query(OLD_RUNS, [retentionMs])
+  return answers.length + keys.length + runs.length
 }

@@ -29,9 +29,16 @@ const TRIES = /* sql */ `
 SELECT record_key, tries, crashes, greatest(extract(epoch FROM due_at - clock_timestamp())::float8 * 1000, 0) AS due_ms
 FROM triphase.sweep_record_try WHERE page_id = $1`
 
+// One page after the other, as they are given: what one gives back the next may have.
 const BEAT = /* sql */ `
-SELECT state, slots, slow_ms, rate, calls_left::float8, spend_left, stopping
-FROM triphase.sweep_beat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`
+SELECT b.state, b.slots, b.slow_ms, b.rate, b.calls_left::float8, b.spend_left, b.stopping
+FROM unnest($5::bigint[], $6::int[], $7::int[], $8::int[], $9::int[], $10::float8[], $11::boolean[], $12::int[],
+            $13::int[], $14::int[], $15::float8[])
+     WITH ORDINALITY AS r(page, claim_no, wanted, busy, calls, spent, drained, ok, failed, in_row, slow_ms, n)
+CROSS JOIN LATERAL triphase.sweep_beat(
+  $1, r.page, r.claim_no, r.wanted, r.busy, r.calls, r.spent, r.drained, r.ok, r.failed, r.in_row, r.slow_ms, $2, $3, $4
+) b
+ORDER BY r.n`
 
 // Replaces what an earlier try left; by sweep_record_try_pkey.
 const KEEP_TRIES = /* sql */ `
@@ -115,7 +122,6 @@ export async function findTries(engine: EngineStatements, pageId: string): Promi
 }
 
 export interface BeatReport {
-  runId: string
   pageId: string
   claimNo: number
   wanted: number
@@ -144,36 +150,26 @@ export interface BeatAnswer {
   stopping: boolean
 }
 
-/** Says what a page does and learns what it may do. */
-export async function beatPage(engine: EngineStatements, report: BeatReport): Promise<BeatAnswer> {
-  const { breaker } = report
-  const [row] = await engine.query<{
-    state: BeatAnswer['state']
-    slots: number
-    slow_ms: number
-    rate: number | null
-    calls_left: number | null
-    spend_left: number | null
-    stopping: boolean | null
-  }>(BEAT, [
-    report.runId,
-    report.pageId,
-    report.claimNo,
-    report.wanted,
-    report.busy,
-    report.calls,
-    report.spent,
-    report.drained,
-    report.ok,
-    report.failed,
-    report.trailing,
-    report.slowMs,
-    breaker.inRow,
-    breaker.window,
-    breaker.share,
-  ])
-  const { state, slots, slow_ms, rate, calls_left, spend_left, stopping } = row as NonNullable<typeof row>
-  return {
+interface BeatRow {
+  state: BeatAnswer['state']
+  slots: number
+  slow_ms: number
+  rate: number | null
+  calls_left: number | null
+  spend_left: number | null
+  stopping: boolean | null
+}
+
+/** Says what pages of a run do and learns what they may do, one after the other. */
+export async function beatPages(
+  engine: EngineStatements,
+  runId: string,
+  reports: readonly BeatReport[],
+): Promise<BeatAnswer[]> {
+  const { inRow, window, share } = (reports[0] as BeatReport).breaker
+  const column = (name: Exclude<keyof BeatReport, 'breaker'>) => reports.map((report) => report[name])
+  const rows = await engine.query<BeatRow>(BEAT, [runId, inRow, window, share, ...REPORTED.map(column)])
+  return rows.map(({ state, slots, slow_ms, rate, calls_left, spend_left, stopping }) => ({
     state,
     slots,
     slowMs: slow_ms ?? 0,
@@ -181,8 +177,23 @@ export async function beatPage(engine: EngineStatements, report: BeatReport): Pr
     callsLeft: calls_left,
     spendLeft: spend_left,
     stopping: stopping ?? false,
-  }
+  }))
 }
+
+/** As the statement takes them. */
+const REPORTED = [
+  'pageId',
+  'claimNo',
+  'wanted',
+  'busy',
+  'calls',
+  'spent',
+  'drained',
+  'ok',
+  'failed',
+  'trailing',
+  'slowMs',
+] as const
 
 export interface FailedTry {
   key: string

@@ -14,17 +14,25 @@ export class Gatherer<Item, Outcome> {
 
   /** @param write writes items and returns their outcomes, in order. */
   constructor(write: (items: readonly Item[]) => Promise<readonly Outcome[]>) {
-    this.#batches = new NaturalBatches(async (batch) => {
-      try {
-        const outcomes = await write(batch.map(({ item }) => item))
-        for (const [index, { resolve }] of batch.entries()) resolve(outcomes[index] as Outcome)
-      } catch (error) {
-        for (const { reject } of batch) reject(error)
-      }
-    }, LARGEST_BATCH)
+    this.#batches = new NaturalBatches((batch) => settled(batch, write), {
+      largest: LARGEST_BATCH,
+      wholeTurns: true,
+    })
   }
 
   add(item: Item): Promise<Outcome> {
     return new Promise((resolve, reject) => this.#batches.add({ item, resolve, reject }))
+  }
+}
+
+async function settled<Item, Outcome>(
+  batch: readonly Waiting<Item, Outcome>[],
+  write: (items: readonly Item[]) => Promise<readonly Outcome[]>,
+): Promise<void> {
+  try {
+    const outcomes = await write(batch.map(({ item }) => item))
+    for (const [index, { resolve }] of batch.entries()) resolve(outcomes[index] as Outcome)
+  } catch (error) {
+    for (const { reject } of batch) reject(error)
   }
 }

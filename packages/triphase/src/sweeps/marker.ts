@@ -45,10 +45,10 @@ export class Marker {
   async #write(marks: readonly Mark[]): Promise<(MarkOutcome | 'locked')[]> {
     try {
       const marked = await this.#persist(() => this.#table.mark(this.#application, marks, this.#pageId))
-      const missed = marks.filter(({ key }) => !marked.has(key)).map(({ key }) => key)
+      const missed = marks.filter((_, index) => !marked[index]).map(({ key }) => key)
       if (missed.length === 0) return marks.map(() => 'marked')
       const seen = await this.#persist(() => this.#table.look(this.#application, missed))
-      return marks.map(({ key }) => (marked.has(key) ? 'marked' : reasonFor(seen.get(key))))
+      return marks.map(({ key }, index) => (marked[index] ? 'marked' : reasonFor(seen.get(key))))
     } catch (error) {
       if (this.#signal.aborted || mayPass(error)) throw error
       return this.#writeApart(marks, error)
@@ -71,7 +71,7 @@ export class Marker {
       )
     }
     const reason = `${REFUSED}: ${storedError(error).message}`
-    return this.#write([{ ...only, status: 'error', result: null, error: storable(reason) }])
+    return this.#write([{ ...only, result: null, error: storable(reason) }])
   }
 
   #persist<Value>(work: () => Promise<Value>): Promise<Value> {

@@ -1,7 +1,6 @@
 import { backoffDelay } from '../backoff.ts'
 import { untilDone } from '../retry.ts'
 import {
-  beatPage,
   type FailedTry,
   finishPage,
   keepTries,
@@ -12,14 +11,12 @@ import {
 import { complete, type ExecutionContext, type Outcome, snooze } from '../task.ts'
 import { Gatherer } from './gatherer.ts'
 import { Marker, mayPass, storable } from './marker.ts'
-import { PageReader } from './page-reader.ts'
+import { PageRecords } from './page-records.ts'
 import { Permit } from './permit.ts'
-import { type CallOutcome, callRecord, idempotencyKeyOf } from './record-call.ts'
+import { type CallOutcome, idempotencyKeyOf, RecordCalls } from './record-call.ts'
 import type { PendingRecord, RecordTable, RunOnApplication } from './record-table.ts'
+import { BEAT_MS, RunAtWork } from './run-at-work.ts'
 import type { SweepSettings } from './sweep.ts'
-
-/** Pages at work in this process, by run: slots that one gives back are another's at once. */
-const atWork = new Map<string, Set<PageRun>>()
 
 /** What a page works with. */
 export interface PageParts {
@@ -35,20 +32,14 @@ export interface PageParts {
   fail(error: unknown): Promise<void>
 }
 
-/** Every so often a page says how it is doing, and learns what it may do. */
-const BEAT_MS = 1_000
 /** A shorter wait than this for a record's next try is waited for; for a longer one the job sleeps. */
 const SHORT_WAIT_MS = 500
 /** A page without slots gives its place in the queue to others for a while. */
 const STARVED_MS = 3_000
 /** A record that was noted at so many crashes is taken to be their cause. */
 const MOST_CRASHES = 3
-
-interface RecordWaiting {
-  record: PendingRecord
-  /** Monotonic milliseconds. */
-  dueAt: number
-}
+/** As many slots as there are. */
+const MANY = 10_000
 
 /**
  * One claim of a page's job: reads the pending records of a range of keys in small portions, and calls as many at a
@@ -57,24 +48,20 @@ interface RecordWaiting {
 export class PageRun {
   readonly #parts: PageParts
   readonly #permit = new Permit()
+  readonly #records: PageRecords
+  readonly #caller: RecordCalls
   readonly #marker: Marker
   readonly #failures: Gatherer<FailedTry, undefined>
-  readonly #open = new Set<Promise<void>>()
-  readonly #tries: Map<string, RecordTries>
-  readonly #calling = new Set<string>()
-  readonly #retrying = new Set<string>()
-  /** Calls that ended while records were read: what was read may still say that they are pending. */
-  readonly #endedWhileReading = new Set<string>()
-  readonly #reader: PageReader
-  #waiting: RecordWaiting[] = []
+  #run: RunAtWork | undefined
+  #open = 0
   #beating: Promise<void> | undefined
-  #beatTimer: NodeJS.Timeout | undefined
   #starvedSince: number | undefined
   #cautious: number
   #calls: number
   #spent: number
   /** Calls that ignored their signal and are still under way. */
   #leaked = 0
+  #gaveWay = false
   /** Why the run cannot go on. */
   #fatal: unknown
   #ended = false
@@ -85,11 +72,11 @@ export class PageRun {
     this.#parts = parts
     const read = (after: string | null, limit: number) =>
       this.#persist(() => table.pending(application, { after, upTo: page.toKey }, limit))
-    this.#reader = new PageReader(read, page.fromKey, parts.settings.pageSize)
+    this.#records = new PageRecords(read, page.fromKey, tries)
     this.#cautious = page.cautious
     this.#calls = page.calls
     this.#spent = page.spent
-    this.#tries = tries
+    this.#caller = new RecordCalls(parts.settings, context.signal)
     this.#marker = new Marker(table, application, pageId, context.signal)
     this.#failures = new Gatherer(async (failed) => {
       await this.#persist(() => keepTries(context.engine, pageId, failed))
@@ -103,43 +90,32 @@ export class PageRun {
    * @throws the signal's reason, when it fires.
    */
   async run(): Promise<Outcome> {
-    const { signal } = this.#parts.context
+    const { context, page } = this.#parts
     const wake = () => this.#wake()
-    signal.addEventListener('abort', wake)
-    const others = this.#others()
-    others.add(this)
+    context.signal.addEventListener('abort', wake)
+    this.#run = RunAtWork.enter(context.engine, page.runId, this)
     try {
-      await this.#beat()
+      await this.beat()
       return await this.#work()
     } finally {
-      others.delete(this)
-      signal.removeEventListener('abort', wake)
+      context.signal.removeEventListener('abort', wake)
+      this.#caller.end()
       await this.#endBeats()
-      for (const other of others) other.slotsAreFree()
-      if (others.size === 0) atWork.delete(this.#runKey)
+      this.#run.leave(this)
     }
   }
 
-  /** Another page of this process has ended. */
-  slotsAreFree(): void {
-    if (this.#permit.slots === 0) void this.#beat()
-  }
-
-  get #runKey(): string {
-    return `${this.#parts.context.engine.schema} ${this.#parts.page.runId}`
-  }
-
-  #others(): Set<PageRun> {
-    const others = atWork.get(this.#runKey) ?? new Set()
-    if (others.size === 0) atWork.set(this.#runKey, others)
-    return others
+  /** It begins no more calls than there are under way, or only one at a time. */
+  get givesWay(): boolean {
+    return this.#records.drained || this.#cautious > 0 || this.#fatal !== undefined
   }
 
   async #work(): Promise<Outcome> {
     while (true) {
       this.#start()
       this.#read()
-      const outcome = this.#open.size === 0 && !this.#reader.reading ? await this.#leave() : undefined
+      this.#giveWay()
+      const outcome = this.#open === 0 && !this.#records.reading ? await this.#leave() : undefined
       if (outcome) return outcome
       await this.#change()
     }
@@ -158,22 +134,23 @@ export class PageRun {
     if (state !== 'running') return this.#finish()
     if (this.#permit.stopping) return snooze(0)
     if (this.#permit.slowMs > STARVED_MS) return this.#sleep(this.#permit.slowMs)
-    if (this.#reader.ended && this.#reader.size === 0) {
-      const [next] = this.#waiting
-      if (!next) return this.#finish()
-      const waitMs = next.dueAt - performance.now()
+    if (this.#records.drained) {
+      const { dueAt } = this.#records
+      if (dueAt === undefined) return this.#finish()
+      const waitMs = dueAt - performance.now()
       if (waitMs > SHORT_WAIT_MS) return this.#sleep(waitMs)
     }
     return this.#starved() ? this.#sleep(STARVED_MS) : undefined
   }
 
   async #sleep(waitMs: number): Promise<Outcome> {
-    await this.#beat()
+    await this.beat()
     return snooze(Math.ceil(waitMs))
   }
 
+  /** The next page to have its turn stays, so that no slot waits for it. */
   #starved(): boolean {
-    if (this.#permit.slots > 0) this.#starvedSince = undefined
+    if (this.#permit.slots > 0 || this.#turnIn === 1) this.#starvedSince = undefined
     else this.#starvedSince ??= performance.now()
     return this.#starvedSince !== undefined && performance.now() - this.#starvedSince > STARVED_MS
   }
@@ -181,7 +158,7 @@ export class PageRun {
   async #finish(): Promise<Outcome> {
     const { context, page, pageId } = this.#parts
     // Breakers count the calls of short pages too.
-    if (this.#permit.hasNews) await this.#beat()
+    if (this.#permit.hasNews) await this.beat()
     await this.#endBeats()
     const { claimNo } = context.claim
     const ended = { runId: page.runId, id: pageId, claimNo, calls: this.#calls, spent: this.#spent }
@@ -190,67 +167,53 @@ export class PageRun {
     return complete()
   }
 
-  /** Reads on while fewer records are at hand than could be started. */
+  get #turnIn(): number {
+    return this.#run?.turnIn(this) ?? 0
+  }
+
+  /** What a page at its end does not need any more is the next one's at once. */
+  #giveWay(): void {
+    if (this.givesWay === this.#gaveWay) return
+    this.#gaveWay = this.givesWay
+    if (this.#run?.hasOthers) this.#run.beatAll()
+  }
+
+  /** Reads on while fewer records are at hand than could be started; the next page's first ones before its turn. */
   #read(): void {
     const { slots, open } = this.#permit
-    if (!open || slots === 0 || this.#parts.context.signal.aborted || !this.#reader.needs(slots)) return
-    void this.#reader
-      .readOn(slots, (record) => this.#isNew(record))
+    if (!open || this.#parts.context.signal.aborted) return
+    if (slots === 0 && this.#turnIn !== 1) return
+    const wanted = Math.max(1, slots)
+    if (!this.#records.needsReading(wanted)) return
+    void this.#records
+      .readOn(wanted)
       .catch((error: unknown) => {
         this.#fatal ??= error
       })
-      .then(() => {
-        this.#endedWhileReading.clear()
-        this.#wake()
-      })
-  }
-
-  /** Whether a record that was read is to be called in its turn: not one that is under way, or waits for its next try. */
-  #isNew(record: PendingRecord): boolean {
-    const { key } = record
-    if (this.#calling.has(key) || this.#retrying.has(key) || this.#endedWhileReading.has(key)) return false
-    const dueMs = this.#tries.get(key)?.dueMs ?? 0
-    if (dueMs > 0) this.#waitFor(record, dueMs)
-    return dueMs === 0
-  }
-
-  #waitFor(record: PendingRecord, delayMs: number): void {
-    this.#retrying.add(record.key)
-    this.#waiting.push({ record, dueAt: performance.now() + delayMs })
-    this.#waiting.sort((a, b) => a.dueAt - b.dueAt)
+      .then(() => this.#wake())
   }
 
   #start(): void {
     const { context, settings } = this.#parts
     while (!context.signal.aborted && this.#fatal === undefined) {
       const limit = this.#cautious > 0 ? Math.min(1, this.#permit.limit) : this.#permit.limit - this.#leaked
-      if (this.#open.size >= limit || !this.#permit.take(settings.breaker.inRow)) return
-      const record = this.#next()
+      if (this.#open >= limit || !this.#permit.take(settings.breaker.inRow)) return
+      const record = this.#records.next()
       if (!record) return
-      this.#calling.add(record.key)
-      const open = this.#one(record)
+      this.#open++
+      void this.#one(record)
         .catch((error: unknown) => {
           if (!context.signal.aborted) this.#fatal ??= error
         })
-        .then(() => {
-          this.#open.delete(open)
-          this.#calling.delete(record.key)
-          if (this.#reader.reading) this.#endedWhileReading.add(record.key)
-          this.#wake()
-        })
-      this.#open.add(open)
+        .then(() => this.#through(record))
     }
   }
 
-  /** A record whose next try is due goes first. */
-  #next(): PendingRecord | undefined {
-    const [first] = this.#waiting
-    if (first && first.dueAt <= performance.now()) {
-      this.#waiting.shift()
-      this.#retrying.delete(first.record.key)
-      return first.record
-    }
-    return this.#reader.next()
+  #through(record: PendingRecord): void {
+    this.#open--
+    this.#records.ended(record)
+    if (this.#gaveWay && this.#run?.hasOthers) this.#run.beatAll()
+    this.#wake()
   }
 
   async #one(record: PendingRecord): Promise<void> {
@@ -261,13 +224,12 @@ export class PageRun {
   }
 
   async #callAndSettle(record: PendingRecord, alone: boolean): Promise<void> {
-    const before = this.#tries.get(record.key)
-    if ((before?.crashes ?? 0) >= MOST_CRASHES) {
-      const reason = `its process died ${before?.crashes} times while it was called, alone`
-      return this.#mark(record, 'error', null, reason)
+    const { tries, crashes } = this.#records.triesOf(record)
+    if (crashes >= MOST_CRASHES) {
+      return this.#mark(record, null, `its process died ${crashes} times while it was called, alone`)
     }
     if (alone && !((await this.#note(record.key)) && (await this.#pending(record.key)))) return
-    await this.#settle(record, (before?.tries ?? 0) + 1, await this.#call(record, (before?.tries ?? 0) + 1))
+    await this.#settle(record, tries + 1, await this.#call(record, tries + 1))
   }
 
   /** The claim that died may be alive after all, and have marked the record since it was read. */
@@ -283,11 +245,10 @@ export class PageRun {
   }
 
   #call(record: PendingRecord, attempt: number): Promise<CallOutcome> {
-    const { settings, context, run } = this.#parts
+    const { context, run } = this.#parts
     this.#calls++
     this.#permit.began()
-    return callRecord(settings, record, {
-      signal: context.signal,
+    return this.#caller.make(record, {
       idempotencyKey: () => idempotencyKeyOf(context.engine.schema, run, record.key),
       attempt,
       spend: (amount) => {
@@ -315,15 +276,15 @@ export class PageRun {
         return Promise.resolve()
       case 'done':
         this.#permit.count(true)
-        return this.#mark(record, 'done', this.#parts.table.resultText(outcome.json, outcome.value), null)
+        return this.#mark(record, this.#parts.table.resultText(outcome.json, outcome.value), null)
       case 'later':
         this.#permit.slowDown(outcome.delayMs)
-        void this.#beat()
+        void this.beat()
         return this.#tryLater(record, attempt - 1, outcome.delayMs, outcome.reason)
       case 'failed': {
         this.#permit.count(false)
         if (outcome.permanent || attempt > this.#parts.settings.retries) {
-          return this.#mark(record, 'error', null, outcome.reason)
+          return this.#mark(record, null, outcome.reason)
         }
         const delayMs = backoffDelay(attempt, this.#parts.settings.backoff)
         return this.#tryLater(record, attempt, delayMs, outcome.reason)
@@ -331,30 +292,21 @@ export class PageRun {
     }
   }
 
-  async #mark(
-    { key }: PendingRecord,
-    status: 'done' | 'error',
-    result: string | null,
-    reason: string | null,
-  ): Promise<void> {
-    await this.#marker.add({ key, status, result, error: reason === null ? null : storable(reason) })
+  async #mark({ key }: PendingRecord, result: string | null, reason: string | null): Promise<void> {
+    await this.#marker.add({ key, result, error: reason === null ? null : storable(reason) })
   }
 
   /** Kept in the database, so that a crash does not begin the count anew. */
   async #tryLater(record: PendingRecord, tries: number, delayMs: number, reason: string): Promise<void> {
-    const crashes = this.#tries.get(record.key)?.crashes ?? 0
-    this.#tries.set(record.key, { tries, crashes, dueMs: 0 })
     await this.#failures.add({ key: record.key, tries, delayMs, error: storable(reason) })
-    this.#waitFor(record, delayMs)
+    this.#records.tryLater(record, tries, delayMs)
   }
 
-  /** At most one at a time; a failed one is made up for by the next. */
-  #beat(): Promise<void> {
+  /** Says what it does and learns what it may do: at most once at a time; a failed one is made up for by the next. */
+  beat(): Promise<void> {
     if (this.#ended) return Promise.resolve()
-    clearTimeout(this.#beatTimer)
     this.#beating ??= this.#beatOnce().finally(() => {
       this.#beating = undefined
-      if (!this.#ended) this.#beatTimer = setTimeout(() => void this.#beat(), BEAT_MS)
       this.#wake()
     })
     return this.#beating
@@ -362,24 +314,22 @@ export class PageRun {
 
   async #endBeats(): Promise<void> {
     this.#ended = true
-    clearTimeout(this.#beatTimer)
     await this.#beating
   }
 
   async #beatOnce(): Promise<void> {
-    const { context, page, pageId, settings } = this.#parts
+    const { context, pageId, settings } = this.#parts
     const sentAt = performance.now()
     const news = this.#permit.news()
-    const busy = this.#open.size + this.#leaked
+    const busy = this.#open + this.#leaked
     const report = {
-      runId: page.runId,
       pageId,
       claimNo: context.claim.claimNo,
       wanted: this.#wanted(busy),
       busy,
       calls: this.#calls,
       spent: this.#spent,
-      drained: this.#reader.ended && this.#reader.size === 0,
+      drained: this.#records.drained,
       ok: news.ok,
       failed: news.failed,
       trailing: news.trailing,
@@ -388,18 +338,17 @@ export class PageRun {
     }
     this.#permit.ask(busy)
     try {
-      this.#permit.learn(await beatPage(context.engine, report), sentAt, news)
+      const answer = await (this.#run as RunAtWork).tell(report)
+      this.#permit.learn(answer, sentAt, news)
     } catch (error) {
       if (!mayPass(error)) this.#fatal ??= error
     }
   }
 
-  /** Slots that it has a use for: what is not read yet may be as much as the page has. */
+  /** Slots that it has a use for: what is not read yet may be as much as there are. */
   #wanted(busy: number): number {
-    const { pageSize } = this.#parts.settings
-    if (this.#permit.stopping) return busy
-    if (!this.#reader.ended) return pageSize
-    return Math.min(pageSize, busy + this.#reader.size + this.#waiting.length)
+    if (this.#permit.stopping || this.#turnIn > 0) return busy
+    return Math.min(MANY, busy + this.#records.waiting)
   }
 
   #persist<Value>(work: () => Promise<Value>): Promise<Value> {
@@ -408,9 +357,9 @@ export class PageRun {
 
   /** Resolves when something has happened, or a wait is over. */
   async #change(): Promise<void> {
-    if (this.#permit.mustAsk(this.#parts.settings.breaker.inRow)) void this.#beat()
+    if (this.#permit.mustAsk(this.#parts.settings.breaker.inRow)) void this.beat()
     const now = performance.now()
-    const due = this.#waiting[0]?.dueAt ?? Number.POSITIVE_INFINITY
+    const due = this.#records.dueAt ?? Number.POSITIVE_INFINITY
     const waitMs = Math.max(1, Math.min(BEAT_MS, due - now, this.#permit.nextAt(now) - now))
     const timer = setTimeout(() => this.#wake(), waitMs)
     await this.#changed.promise

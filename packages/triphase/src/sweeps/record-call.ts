@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto'
-import { setTimeout as delay } from 'node:timers/promises'
 import { LONGEST_DELAY_MS } from '../duration.ts'
 import { Permanent, RetryAfter, storedError, TriphaseError } from '../errors.ts'
 import { jsonText, validated } from '../task.ts'
@@ -14,8 +13,6 @@ export type CallOutcome =
   | { kind: 'aborted' }
 
 export interface CallOptions {
-  /** Of the page. */
-  signal: AbortSignal
   idempotencyKey: () => string
   attempt: number
   spend(amount: number): void
@@ -26,39 +23,90 @@ export interface CallOptions {
 /** How long a call may take after its signal fired before it is left to itself. */
 const ABORT_GRACE_MS = 5_000
 
-/** Checks a record and makes its call; never throws. */
-export async function callRecord(
-  settings: SweepSettings,
-  record: PendingRecord,
-  options: CallOptions,
-): Promise<CallOutcome> {
-  const { signal } = options
-  const controller = new AbortController()
-  const stop = () => controller.abort(signal.reason)
-  const timer = setTimeout(() => controller.abort(timeout(settings)), settings.timeoutMs)
-  signal.addEventListener('abort', stop)
-  if (signal.aborted) stop()
-  const call = attempt(settings, record, { ...options, signal: controller.signal })
-  const outcome = await Promise.race([call, ignored(controller.signal)])
-  clearTimeout(timer)
-  signal.removeEventListener('abort', stop)
-  if (outcome) return outcome
-  options.leaked(call)
-  return failedBy(controller.signal.reason)
+/** Checks records and makes their calls, until a signal fires. */
+export class RecordCalls {
+  readonly #settings: SweepSettings
+  readonly #signal: AbortSignal
+  readonly #open = new Set<OpenCall>()
+  readonly #stop = () => {
+    for (const call of this.#open) call.abort(this.#signal.reason)
+  }
+
+  /** @param signal of the page, heard once for all calls. */
+  constructor(settings: SweepSettings, signal: AbortSignal) {
+    this.#settings = settings
+    this.#signal = signal
+    signal.addEventListener('abort', this.#stop)
+  }
+
+  /** No call is open any more, nor will be. */
+  end(): void {
+    this.#signal.removeEventListener('abort', this.#stop)
+  }
+
+  /** Never throws. */
+  async make(record: PendingRecord, options: CallOptions): Promise<CallOutcome> {
+    const call = new OpenCall()
+    this.#open.add(call)
+    const timer = setTimeout(() => call.abort(timeout(this.#settings)), this.#settings.timeoutMs)
+    if (this.#signal.aborted) call.abort(this.#signal.reason)
+    const settled = attempt(this.#settings, record, call, options)
+    const outcome = await call.orIgnored(settled)
+    clearTimeout(timer)
+    this.#open.delete(call)
+    if (outcome) return outcome
+    options.leaked(settled)
+    return failedBy(call.reason)
+  }
+}
+
+/** A call that is under way. Its signal is made when somebody asks for it: many calls are over before anybody has. */
+class OpenCall {
+  #controller: AbortController | undefined
+  #ignored: (() => void) | undefined
+  aborted = false
+  reason: unknown
+
+  get signal(): AbortSignal {
+    if (!this.#controller) {
+      this.#controller = new AbortController()
+      if (this.aborted) this.#controller.abort(this.reason)
+    }
+    return this.#controller.signal
+  }
+
+  abort(reason: unknown): void {
+    if (this.aborted) return
+    this.aborted = true
+    this.reason = reason
+    this.#controller?.abort(reason)
+    setTimeout(() => this.#ignored?.(), ABORT_GRACE_MS).unref()
+  }
+
+  /** What the call comes to; undefined once it has ignored its signal for too long. */
+  orIgnored(settled: Promise<CallOutcome>): Promise<CallOutcome | undefined> {
+    return new Promise((resolve) => {
+      this.#ignored = () => resolve(undefined)
+      void settled.then(resolve)
+    })
+  }
 }
 
 async function attempt(
   settings: SweepSettings,
   { row }: PendingRecord,
-  { signal, idempotencyKey, attempt: number, spend }: CallOptions,
+  call: OpenCall,
+  { idempotencyKey, attempt: number, spend }: CallOptions,
 ): Promise<CallOutcome> {
   try {
-    signal.throwIfAborted()
+    if (call.aborted) throw call.reason
     const record = settings.schema
       ? await validated(settings.schema, row, 'INVALID_INPUT', 'The record')
       : row
     const value = await settings.each(record, {
-      signal,
+      get signal() {
+        return call.signal
+      },
       get idempotencyKey() {
         return idempotencyKey()
       },
@@ -67,17 +115,8 @@ async function attempt(
     })
     return { kind: 'done', value, json: jsonText(value, 'The result') }
   } catch (thrown) {
-    return signal.aborted ? failedBy(signal.reason) : outcomeOf(thrown)
+    return call.aborted ? failedBy(call.reason) : outcomeOf(thrown)
   }
-}
-
-/** Resolves with undefined once a signal has been ignored for too long. */
-function ignored(signal: AbortSignal): Promise<undefined> {
-  return new Promise((resolve) => {
-    const wait = () => void delay(ABORT_GRACE_MS, undefined, { ref: false }).then(resolve)
-    if (signal.aborted) wait()
-    else signal.addEventListener('abort', wait, { once: true })
-  })
 }
 
 function outcomeOf(thrown: unknown): CallOutcome {

@@ -2,6 +2,7 @@ import { TriphaseError } from '../errors.ts'
 import {
   DESCRIBE_TABLE,
   MAY_COUNT,
+  placeColumns,
   type TableNames,
   type TableShape,
   type TableStatements,
@@ -20,13 +21,15 @@ export interface RunOnApplication {
 export interface PendingRecord {
   /** A JSON array of the key's columns as texts, written by the database. */
   key: string
+  /** Where it stands in the sweep's order, written likewise. */
+  place: string
   row: Record<string, unknown>
 }
 
 export interface Mark {
   key: string
-  status: 'done' | 'error'
   result: string | null
+  /** Why it is an error; null: it is done. */
   error: string | null
 }
 
@@ -38,8 +41,18 @@ interface Column {
   default: string | null
 }
 
+interface Described {
+  kind: string
+  partitioned: boolean
+  allowed: boolean
+  columns: string
+  indexes: string | null
+}
+
 interface Index {
   unique: boolean
+  /** Some of its columns ascend and others descend: it can give no order of all. */
+  mixed: boolean
   partial: string | null
   columns: string[] | null
 }
@@ -47,6 +60,7 @@ interface Index {
 type ExplainedPlan = { Plan?: { 'Plan Rows'?: number } }[]
 
 const KEY_TYPES = ['int2', 'int4', 'int8', 'numeric', 'uuid', 'text', 'varchar', 'bpchar', 'citext', 'name']
+const ORDER_TYPES = [...KEY_TYPES, 'date', 'timestamp', 'timestamptz', 'float4', 'float8', 'bool']
 const JSON_TYPES = ['json', 'jsonb']
 
 interface Found {
@@ -71,16 +85,18 @@ export class RecordTable {
    */
   async faults(application: RunOnApplication): Promise<string[]> {
     const { rows } = await application.query(DESCRIBE_TABLE, [tableName(this.names)])
-    const [row] = rows as { kind: string; allowed: boolean; columns: string; indexes: string | null }[]
+    const [row] = rows as Described[]
     if (!row) return [`there is no table ${tableName(this.names)} that this role can see`]
     if (!['r', 'p'].includes(row.kind))
       return [`${tableName(this.names)} is not a table (views cannot be swept)`]
     const columns: Column[] = JSON.parse(jsonOf(row.columns))
     const indexes: Index[] = JSON.parse(jsonOf(row.indexes ?? []))
-    const faults = [...this.#columnFaults(columns), ...this.#indexFaults(indexes)]
+    const hint = row.kind === 'p' ? ' (partitioned: tell migration() its partitions)' : ''
+    const indexFaults = this.#indexFaults(indexes).map((fault) => fault + hint)
+    const faults = [...this.#columnFaults(columns), ...indexFaults]
     if (!row.allowed) faults.push('this role may not SELECT and UPDATE it')
     faults.push(...(await countFaults(application)))
-    if (faults.length === 0) this.#found = this.#foundIn(columns)
+    if (faults.length === 0) this.#found = this.#foundIn(columns, row.partitioned)
     return faults
   }
 
@@ -93,7 +109,7 @@ export class RecordTable {
     )
   }
 
-  /** Keys at which the next pages end. */
+  /** Places at which the next pages end. */
   async boundaries(
     application: RunOnApplication,
     cursor: string | null,
@@ -103,7 +119,7 @@ export class RecordTable {
     const { statements } = await this.#use(application)
     const values = [cursor, pages * pageSize, pageSize]
     const { rows } = await application.query(statements.boundaries, values)
-    return (rows as { recordkey: unknown }[]).map((row) => jsonOf(row.recordkey))
+    return (rows as { place: unknown }[]).map((row) => jsonOf(row.place))
   }
 
   async pending(
@@ -113,22 +129,27 @@ export class RecordTable {
   ): Promise<PendingRecord[]> {
     const { statements } = await this.#use(application)
     const { rows } = await application.query(statements.pending, [range.after, range.upTo, limit])
-    return (rows as Record<string, unknown>[]).map((found) => {
-      const { triphasekey, ...row } = found
-      return { key: jsonOf(triphasekey), row }
-    })
+    return (rows as Record<string, unknown>[]).map(recordOf)
   }
 
-  /** Marks pending records; returns the keys of those that this statement marked. */
+  /** Marks pending records; says of each whether this statement marked it. */
   async mark(
     application: RunOnApplication,
     marks: readonly Mark[],
     pageId: string | null,
-  ): Promise<Set<string>> {
+  ): Promise<boolean[]> {
     const { statements } = await this.#use(application)
-    const rows = marks.map(({ key, ...mark }) => ({ ...columnsOf(key), ...mark }))
-    const answer = await application.query(application.text(statements.mark), [JSON.stringify(rows), pageId])
-    return new Set((answer.rows as { recordkey: unknown }[]).map((row) => jsonOf(row.recordkey)))
+    const values = [
+      pageId,
+      marks.map(({ result }) => result),
+      marks.map(({ error }) => error),
+      ...keyArrays(marks, this.names.key.length),
+    ]
+    const { rows } = await application.query(application.text(statements.mark), values)
+    const [{ numbers }] = rows as [{ numbers: string | null }]
+    if (numbers === null) return marks.map(() => true)
+    const marked = new Set(String(numbers).split(' ').map(Number))
+    return marks.map((_, index) => marked.has(index + 1))
   }
 
   /** Of these records those that exist: whether they are pending. */
@@ -170,17 +191,19 @@ export class RecordTable {
   }
 
   #columnFaults(columns: readonly Column[]): string[] {
-    const { key, status, result, error } = this.names
+    const { key, order, status, result, error } = this.names
     const byName = new Map(columns.map((column) => [column.name, column]))
-    const missing = [...key, status, result, error].filter((name) => !byName.has(name))
-    const faults = missing.map((name) => `column ${name} is missing`)
-    for (const name of key) {
+    const needed = new Set([...key, ...order, status, result, error])
+    const faults = [...needed].filter((name) => !byName.has(name)).map((name) => `column ${name} is missing`)
+    const check = (name: string, role: string, types: readonly string[]) => {
       const column = byName.get(name)
-      if (column && !KEY_TYPES.includes(column.base)) {
-        faults.push(`key column ${name} is ${column.type}; a key is made of ${KEY_TYPES.join(', ')}`)
+      if (column && !types.includes(column.base)) {
+        faults.push(`${role} column ${name} is ${column.type}; it has to be one of ${types.join(', ')}`)
       }
-      if (column && !column.notNull) faults.push(`key column ${name} allows NULL`)
+      if (column && !column.notNull) faults.push(`${role} column ${name} allows NULL`)
     }
+    for (const name of key) check(name, 'key', KEY_TYPES)
+    for (const name of order) if (!key.includes(name)) check(name, 'order', ORDER_TYPES)
     const statusColumn = byName.get(status)
     if (statusColumn && !statusColumn.notNull) faults.push(`column ${status} allows NULL`)
     if (statusColumn && !statusColumn.default?.startsWith("'pending'")) {
@@ -191,30 +214,37 @@ export class RecordTable {
 
   #indexFaults(indexes: readonly Index[]): string[] {
     const { key, status } = this.names
+    const place = placeColumns(this.names)
     const faults: string[] = []
     const whole = indexes.filter(({ partial }) => partial === null)
     if (!whole.some(({ unique, columns }) => unique && columns?.every((name) => key.includes(name)))) {
       faults.push(`no primary key or unique index tells records apart by (${key.join(', ')})`)
     }
     if (!whole.some(({ columns }) => columns?.[0] === status)) faults.push(`no index begins with ${status}`)
-    const pending = indexes.some(
+    const pending = indexes.filter(
       ({ partial, columns }) =>
         partial?.includes("'pending'") &&
         partial.includes(status) &&
-        key.every((name, index) => columns?.[index] === name),
+        place.every((name, index) => columns?.[index] === name),
     )
-    if (!pending) faults.push(`no index on (${key.join(', ')}) WHERE ${status} = 'pending'`)
+    const wanted = `(${place.join(', ')}) WHERE ${status} = 'pending'`
+    if (pending.length === 0) faults.push(`no index on ${wanted}`)
+    else if (pending.every(({ mixed }) => mixed))
+      faults.push(`the index on ${wanted} has columns in different directions`)
     return faults
   }
 
-  #foundIn(columns: readonly Column[]): Found {
+  #foundIn(columns: readonly Column[], partitioned: boolean): Found {
     const column = (name: string) => columns.find((one) => one.name === name) as Column
-    const { key, status, result, error } = this.names
+    const { key, order, status, result, error } = this.names
+    const shaped = (name: string) => ({ name, type: column(name).type })
     const shape: TableShape = {
-      key: key.map((name) => ({ name, type: column(name).type })),
+      key: key.map(shaped),
+      order: order.map(shaped),
       statusType: column(status).type,
       resultType: column(result).type,
       errorType: column(error).type,
+      partitioned,
     }
     return {
       statements: tableStatements(this.names, shape),
@@ -241,6 +271,18 @@ async function countFaults({ query, schema }: RunOnApplication): Promise<string[
     : [
         `this role may not write ${schema}.sweep_page: GRANT USAGE on the schema, SELECT and UPDATE on the table`,
       ]
+}
+
+/** Takes what was selected for the sweep off the row; `delete` would make a slow object of it. */
+function recordOf({ triphasekey, triphaseplace, ...row }: Record<string, unknown>): PendingRecord {
+  const key = jsonOf(triphasekey)
+  return { key, place: triphaseplace === undefined ? key : jsonOf(triphaseplace), row }
+}
+
+/** The first columns of all keys, then the second ones, and so on. */
+function keyArrays(marks: readonly Mark[], columns: number): string[][] {
+  const keys = marks.map(({ key }) => JSON.parse(key) as string[])
+  return Array.from({ length: columns }, (_, index) => keys.map((key) => key[index] as string))
 }
 
 /** The columns of a key as a row of JSON has them. */

@@ -34,6 +34,12 @@ const EARLIER_MS = 500
 /** Page jobs kept ahead: enough for all processes, few enough to be nothing. */
 const FEWEST_AHEAD = 2
 const MOST_AHEAD = 16
+/** Records a page, where the sweep does not say: about what is done in this time. */
+const PAGE_MS = 2_000
+const SMALLEST_PAGE = 500
+const LARGEST_PAGE = 10_000
+/** Most keys that are read to find the ends of pages. */
+const MOST_READ = 20_000
 /** More pending rows than this, by the planner's estimate, are not counted one by one. */
 const COUNTED = 2_000_000
 
@@ -84,11 +90,11 @@ export class Steward {
 
   async #feed(run: RunRow): Promise<Outcome> {
     const { context, settings, table, application } = this.#parts
-    const ahead = Math.min(MOST_AHEAD, Math.max(FEWEST_AHEAD, run.concurrency + 1)) - run.undrained
-    if (ahead <= 0) return snooze(this.#sleepMs(run))
-    const pages = await this.#persist(() =>
-      table.boundaries(application, run.cursor, ahead, settings.pageSize),
-    )
+    const wanted = Math.min(MOST_AHEAD, Math.max(FEWEST_AHEAD, run.concurrency + 1)) - run.undrained
+    if (wanted <= 0) return snooze(this.#sleepMs(run))
+    const pageSize = this.#pageSize(run)
+    const ahead = Math.min(wanted, Math.max(1, Math.floor(MOST_READ / pageSize)))
+    const pages = await this.#persist(() => table.boundaries(application, run.cursor, ahead, pageSize))
     const fed = pages.length < ahead
     const written = await feedRun(context.engine, run, pages, { fed, priority: settings.priority })
     if (written && pages.length > 0) context.announce(run.queue)
@@ -97,10 +103,17 @@ export class Steward {
   }
 
   #sleepMs(run: RunRow): number {
-    const { at, settled } = run.samples.at(-1) ?? { at: run.startedAt?.getTime() ?? run.nowMs, settled: 0 }
-    const perMs = (run.done + run.errors - settled) / Math.max(1, run.nowMs - at)
-    const pageMs = perMs > 0 ? this.#parts.settings.pageSize / perMs : LONGEST_SLEEP_MS
+    const perMs = recordsPerMs(run)
+    const pageMs = perMs > 0 ? this.#pageSize(run) / perMs : LONGEST_SLEEP_MS
     return Math.round(Math.min(LONGEST_SLEEP_MS, Math.max(SHORTEST_SLEEP_MS, pageMs)))
+  }
+
+  /** A page is a job, with claim and ack: where records are quick it has more of them. */
+  #pageSize(run: RunRow): number {
+    const { pageSize } = this.#parts.settings
+    return (
+      pageSize ?? Math.round(Math.min(LARGEST_PAGE, Math.max(SMALLEST_PAGE, PAGE_MS * recordsPerMs(run))))
+    )
   }
 
   /** Pending records; counted where that is quick, else as many as the planner takes them to be. */
@@ -122,6 +135,16 @@ export class Steward {
   #persist<Value>(work: () => Promise<Value>): Promise<Value> {
     return untilDone(work, mayPass, this.#parts.context.signal, () => {})
   }
+}
+
+function recordsPerMs(run: RunRow): number {
+  // Of two, the last may be of this very moment.
+  const { at, settled } = run.samples.at(-2) ??
+    run.samples.at(-1) ?? {
+      at: run.startedAt?.getTime() ?? run.nowMs,
+      settled: 0,
+    }
+  return (run.done + run.errors - settled) / Math.max(1, run.nowMs - at)
 }
 
 /** Ends a run that cannot go on, whatever record it is at. */

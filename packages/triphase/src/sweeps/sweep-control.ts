@@ -13,11 +13,11 @@ import {
   reviveRun,
 } from '../store/sweep-run.ts'
 import type { EngineStatements } from '../task.ts'
-import { Marker } from './marker.ts'
-import { callRecord, idempotencyKeyOf } from './record-call.ts'
+import { Marker, storable } from './marker.ts'
+import { idempotencyKeyOf, RecordCalls } from './record-call.ts'
 import { columnsOf, jsonOf, type PendingRecord, type RunOnApplication } from './record-table.ts'
 import { ARROWS, type RunState } from './states.ts'
-import type { Sweep } from './sweep.ts'
+import { namesIn, type Sweep } from './sweep.ts'
 import { checkedChanges, type SweepChanges } from './sweep-changes.ts'
 import { type SweepStatus, statusOf } from './sweep-status.ts'
 import { type MigrationFormat, tableMigration } from './table-migration.ts'
@@ -93,9 +93,14 @@ export class SweepControl {
   /**
    * The migration that adds what a sweep needs to the table, as SQL or as a file of a migration tool. Safe on large
    * tables: no rewrite, and indexes are built concurrently.
+   *
+   * @param options.partitions the names of all partitions, where the table is partitioned.
+   * @example
+   * engine.sweep(rateEvents).migration({ partitions: ['events_2025', 'events_2026'] })
    */
-  migration(options: { format?: MigrationFormat } = {}): string {
-    return tableMigration(this.#sweep.settings.names, options.format ?? 'sql')
+  migration(options: { format?: MigrationFormat; partitions?: readonly string[] } = {}): string {
+    const { format = 'sql', partitions = [] } = options
+    return tableMigration(this.#sweep.settings.names, format, partitions.map(namesIn))
   }
 
   /**
@@ -134,13 +139,14 @@ export class SweepControl {
     const records = await table.pending(application, { after: null, upTo: null }, count)
     const signal = options.signal ?? new AbortController().signal
     const marker = options.commit ? new Marker(table, application, null, signal) : null
+    const calls = new RecordCalls(settings, signal)
     const results: SampledRecord[] = []
     const lanes = Array.from({ length: Math.min(settings.concurrency, records.length) }, async (_, lane) => {
       for (let index = lane; index < records.length; index += settings.concurrency) {
-        results[index] = await this.#sampleOne(records[index] as PendingRecord, signal, marker)
+        results[index] = await this.#sampleOne(records[index] as PendingRecord, { calls, signal, marker })
       }
     })
-    await Promise.all(lanes)
+    await Promise.all(lanes).finally(() => calls.end())
     return results
   }
 
@@ -297,15 +303,13 @@ export class SweepControl {
 
   async #sampleOne(
     record: PendingRecord,
-    signal: AbortSignal,
-    marker: Marker | null,
+    { calls, signal, marker }: { calls: RecordCalls; signal: AbortSignal; marker: Marker | null },
   ): Promise<SampledRecord> {
-    const { settings, table } = this.#sweep
+    const { table } = this.#sweep
     const sampled = { id: 'sample', createdAt: new Date() }
     const began = performance.now()
     let spent = 0
-    const outcome = await callRecord(settings, record, {
-      signal,
+    const outcome = await calls.make(record, {
       idempotencyKey: () => idempotencyKeyOf(this.#parts.engine.schema, sampled, record.key),
       attempt: 1,
       spend: (amount) => {
@@ -317,7 +321,7 @@ export class SweepControl {
     const done = outcome.kind === 'done'
     const error = done ? null : outcome.reason
     const result = done ? table.resultText(outcome.json, outcome.value) : null
-    const mark = { key: record.key, status: done ? 'done' : 'error', result, error } as const
+    const mark = { key: record.key, result, error: error === null ? null : storable(error) }
     const marked = marker !== null && outcome.kind !== 'later' && (await marker.add(mark)) === 'marked'
     return {
       key: JSON.parse(record.key),

@@ -8,6 +8,15 @@ import { type ExecutionContext, optionFaults, type Task, taskOf } from '../task.
 import { RecordTable } from './record-table.ts'
 import { type SweepInput, sweepInput } from './sweep-input.ts'
 
+export type SweepDirection = 'ascending' | 'descending'
+
+/** An order by other columns than the key's: `{ by: 'created_at', direction: 'descending' }`. */
+export interface SweepOrder {
+  by: string | readonly string[]
+  /** Of all columns. Default `'ascending'`. */
+  direction?: SweepDirection
+}
+
 /** The table that a sweep goes over. Names are those of the database, as they are; they are quoted. */
 export interface SweepTable {
   /** `'files'`, or with its schema: `'media.files'`; a name with a dot in it is quoted: `'media."my.files"'`. */
@@ -22,8 +31,11 @@ export interface SweepTable {
   error?: string
   /** A condition in SQL that records of this sweep meet, such as `'deleted_at IS NULL'`. Never put input of users here. */
   where?: string
-  /** The order of the key in which records are taken. Default `'ascending'`. */
-  order?: 'ascending' | 'descending'
+  /**
+   * The order in which records are taken: of the key, up or down, or of other columns before the key's, all in one
+   * direction. Such a column has no nulls and seldom changes. Default `'ascending'`.
+   */
+  order?: SweepDirection | SweepOrder
 }
 
 /** What `each` gets beside the record. */
@@ -82,7 +94,7 @@ export interface SweepDefinition<Row, Item> {
   concurrency?: number
   /** Calls a second, over all processes. Default: no limit. */
   rate?: number
-  /** Records a page job. Default 500. */
+  /** Records a page job. Default: as many as take about 2 s, from 500 to 10,000. */
   pageSize?: number
   /** How often a record is tried again after an error that may pass. `RetryAfter` does not count. Default 3. */
   retries?: number
@@ -109,7 +121,8 @@ export interface SweepSettings {
   readonly onDone: ((context: SweepDoneContext) => unknown) | undefined
   readonly concurrency: number
   readonly rate: number | null
-  readonly pageSize: number
+  /** Null: by how quick they are. */
+  readonly pageSize: number | null
   readonly retries: number
   readonly backoff: Backoff
   readonly timeoutMs: number
@@ -171,14 +184,15 @@ function settingsOf(definition: SweepDefinition<unknown, unknown>): SweepSetting
       result: table.result ?? 'result',
       error: table.error ?? 'error_message',
       where: table.where,
-      descending: table.order === 'descending',
+      order: orderOf(table).by,
+      descending: orderOf(table).direction === 'descending',
     },
     schema: definition.record as SweepSettings['schema'],
     each: definition.each as SweepSettings['each'],
     onDone: definition.onDone,
     concurrency: definition.concurrency ?? 8,
     rate: definition.rate ?? null,
-    pageSize: definition.pageSize ?? 500,
+    pageSize: definition.pageSize ?? null,
     retries: definition.retries ?? 3,
     backoff,
     timeoutMs: milliseconds(definition.timeout ?? '60s'),
@@ -247,11 +261,38 @@ function tableFaults(table: SweepTable): string[] {
   else if (new Set([...names, ...(Array.isArray(key) ? key : [])]).size < names.length + (key?.length ?? 0)) {
     faults.push('table: key, status, result and error are different columns')
   }
-  if (table.order !== undefined && !['ascending', 'descending'].includes(table.order)) {
-    faults.push('table.order: ascending or descending')
-  }
+  faults.push(...orderFaults(table))
   if (table.where !== undefined && (typeof table.where !== 'string' || table.where.trim() === '')) {
     faults.push('table.where: a condition in SQL')
+  }
+  return faults
+}
+
+function orderOf({ order = 'ascending' }: SweepTable): { by: string[]; direction: string } {
+  if (typeof order === 'string') return { by: [], direction: order }
+  const { by, direction = 'ascending' } = order
+  return { by: typeof by === 'string' ? [by] : [...by], direction }
+}
+
+function orderFaults(table: SweepTable): string[] {
+  const { order } = table
+  const directions = 'ascending or descending'
+  if (order === null || !['undefined', 'string', 'object'].includes(typeof order)) {
+    return [`table.order: ${directions}, or { by, direction }`]
+  }
+  const given = typeof order === 'object' ? order : { by: 'key', direction: order }
+  const faults = unknownIn('table.order.', given, ['by', 'direction'])
+  const names = typeof given.by === 'string' ? [given.by] : given.by
+  if (
+    !Array.isArray(names) ||
+    names.length === 0 ||
+    !names.every(isName) ||
+    new Set(names).size < names.length
+  ) {
+    faults.push('table.order.by: the names of columns, each once')
+  }
+  if (given.direction !== undefined && !['ascending', 'descending'].includes(given.direction)) {
+    faults.push(`table.order.direction: ${directions}`)
   }
   return faults
 }
@@ -288,7 +329,8 @@ function isTableName(name: string): boolean {
   return isName(table) && (schema === undefined || isName(schema))
 }
 
-function namesIn(name: string): { schema: string | undefined; table: string } {
+/** A table's name and its schema's, as they are written in SQL. */
+export function namesIn(name: string): { schema: string | undefined; table: string } {
   const [, quotedSchema, schema, quotedTable, table] = TABLE_NAME.exec(name) ?? []
   const plain = (text: string | undefined) => text?.replaceAll('""', '"')
   return { schema: plain(quotedSchema) ?? schema, table: plain(quotedTable) ?? table ?? '' }

@@ -10,12 +10,15 @@ const NOTES = [
   'Not in a transaction: indexes are built concurrently, so that writers are never locked out.',
   'The change of the table waits for transactions that are open on the table, and others wait behind it: give it a lock_timeout',
   'and try again when it runs out. An index whose building was cut off is INVALID: drop it and run this again.',
-  'A partitioned table takes no concurrent index: build one on each partition, then attach them.',
 ]
 
 /** The text of a migration that makes a table fit for a sweep. */
-export function tableMigration(names: TableNames, format: MigrationFormat): string {
-  const { up, down } = sweepTableMigration(names)
+export function tableMigration(
+  names: TableNames,
+  format: MigrationFormat,
+  partitions: readonly Pick<TableNames, 'schema' | 'table'>[] = [],
+): string {
+  const { up, down } = sweepTableMigration(names, partitions)
   switch (format) {
     case 'sql':
       return `${comment('--')}\n\n${up.map((statement) => `${statement};`).join('\n\n')}\n`
@@ -23,7 +26,7 @@ export function tableMigration(names: TableNames, format: MigrationFormat): stri
       // One migration of drizzle-kit: an empty file of `drizzle-kit generate --custom` takes this text.
       return [
         comment('--'),
-        '-- drizzle-kit migrates in a transaction: run the last two statements by themselves (psql) where that refuses them.',
+        '-- drizzle-kit migrates in a transaction: run the statements after the first by themselves (psql) where that refuses them.',
         `${up.map((statement) => `${statement};`).join('\n--> statement-breakpoint\n')}\n`,
       ].join('\n')
     case 'kysely':

@@ -76,3 +76,39 @@ test('a heap of leftovers goes in steps, none of which deletes more than 5,000 r
   expect(await deleteLeftovers(scene.schema.database, WEEK_MS)).toBe(5_000)
   expect(await deleteLeftovers(scene.schema.database, WEEK_MS)).toBe(2_000)
 })
+
+test('runs of sweeps that have long been over are deleted, but the latest of each sweep', async (context) => {
+  const scene = await sceneOf(context)
+  const run = async (sweep: string, state: string, age: string) => {
+    const over = ['completed', 'cancelled', 'failed'].includes(state)
+    const [row] = await scene.rows<{ id: string }>(
+      `INSERT INTO triphase.sweep_run (sweep, queue, concurrency, steward_job, state, finished_at)
+       VALUES ($1, 'default', 1, 0, $2, CASE WHEN $3 THEN clock_timestamp() - $4::interval END) RETURNING id::text`,
+      [sweep, state, over, age],
+    )
+    return row!.id
+  }
+  const page = (runId: string, jobId: string) =>
+    scene.rows(`INSERT INTO triphase.sweep_page (run_id, job_id, to_key) VALUES ($1, $2, '["1"]')`, [
+      runId,
+      jobId,
+    ])
+  const { id: live } = await scene.engine().enqueue(task, {})
+  const ids = {
+    old: await run('one', 'completed', '9 days'),
+    stillWorkedOn: await run('one', 'cancelled', '9 days'),
+    young: await run('one', 'failed', '6 days'),
+    latest: await run('one', 'completed', '8 days'),
+    alone: await run('two', 'completed', '90 days'),
+    before: await run('three', 'cancelled', '8 days'),
+    open: await run('three', 'paused', '9 days'),
+  }
+  await page(ids.before, '900000001')
+  await page(ids.stillWorkedOn, live)
+  expect(await deleteLeftovers(scene.schema.database, WEEK_MS)).toBe(2)
+  const left = await scene.rows<{ id: string }>('SELECT id::text FROM triphase.sweep_run ORDER BY id')
+  expect(left.map(({ id }) => id)).toEqual([ids.stillWorkedOn, ids.young, ids.latest, ids.alone, ids.open])
+  expect(await scene.rows('SELECT run_id::text AS run FROM triphase.sweep_page')).toEqual([
+    { run: ids.stillWorkedOn },
+  ])
+})

@@ -19,7 +19,7 @@ export const NOT_POOLED_FILES: Readonly<Record<string, string>> = {
   'store/plans.test.ts': 'about the plans that one connection of the server keeps',
   'guard/table.test.ts': PURE,
   'sweeps/page-reader.test.ts': PURE,
-  'sweeps/{paging,table}.test.ts':
+  'sweeps/{order,partitions,paging,table}.test.ts':
     'about the statements on one table, which pooled runs of sweeps go through too',
   'sweeps/crash-points.test.ts':
     'its proxy stands before the server; sweeps/killed.test.ts kills processes at any point',

@@ -14,7 +14,7 @@ const STATEMENTS = {
   'feed pages': /SET feed_no = feed_no \+ 1, cursor/,
   'open a page': /WITH before AS/,
   'ask for slots': /\.sweep_beat\(/,
-  'mark records': /json_to_recordset[\s\S]*SKIP LOCKED/,
+  'mark records': /SKIP LOCKED[\s\S]*\.sweep_count\(/,
   'keep a try': /INSERT INTO [\w.]+sweep_record_try \(page_id, record_key, tries/,
   'end a page': /WITH run AS[\s\S]*DELETE FROM [\w.]+sweep_page[\s\S]*added AS/,
   'begin the next pass': /SET pass = pass \+ 1/,

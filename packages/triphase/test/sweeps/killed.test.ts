@@ -48,12 +48,12 @@ function extraCalls(): number {
   return [...byKey.values()].reduce((sum, calls) => sum + calls - 1, 0)
 }
 
-test('killed in the middle and started again: nothing is done twice but what was under way', async () => {
-  await records.fill(2_000)
+test('10,000 records, killed at 5,000 and started again: nothing is done twice but what was under way', async () => {
+  await records.fill(10_000)
   api.behave({ kind: 'error', status: 422 }, { key: '77' })
-  api.behave({ kind: 'error', status: 422 }, { key: '1500' })
+  api.behave({ kind: 'error', status: 422 }, { key: '7500' })
   const first = spawnSweeper(settings({ run: true }))
-  await eventually(() => expect(api.calls).toBeGreaterThan(1_000), { timeout: 30_000 })
+  await eventually(() => expect(api.calls).toBeGreaterThan(5_000), { timeout: 30_000, interval: 2 })
   await kill(first)
   const markedBefore = await records.rows("status <> 'pending'")
   const callsBefore = new Map<string, number>()
@@ -67,8 +67,10 @@ test('killed in the middle and started again: nothing is done twice but what was
     },
     { timeout: 40_000, interval: 200 },
   )
-  expect(status).toMatchObject({ total: 2_000, done: 1_998, errors: 2 })
-  expect(await records.counts()).toEqual({ done: 1_998, error: 2 })
+  expect(status).toMatchObject({ total: 10_000, done: 9_998, errors: 2 })
+  expect(await records.counts()).toEqual({ done: 9_998, error: 2 })
+  expect(markedBefore.length).toBeGreaterThan(4_000)
+  expect(markedBefore.length).toBeLessThan(10_000)
   for (const { id } of markedBefore) expect(api.callsFor(String(id))).toBe(callsBefore.get(String(id)))
   expect(extraCalls()).toBeLessThanOrEqual(12)
   expect(api.callsFor('hook')).toBe(1)
@@ -77,6 +79,16 @@ test('killed in the middle and started again: nothing is done twice but what was
     keys.set(key, (keys.get(key) ?? new Set()).add(idempotencyKey))
   }
   expect([...keys.values()].every((used) => used.size === 1)).toBe(true)
+
+  // What is marked is marked: errors are not tried again by a plain re-run.
+  const calls = api.calls
+  expect(await watch().run()).toMatchObject({ created: true })
+  await eventually(
+    async () => expect(await watch().status()).toMatchObject({ state: 'completed', calls: 0 }),
+    { timeout: 20_000 },
+  )
+  expect(api.calls).toBe(calls + 1)
+  expect(api.callsFor('hook')).toBe(2)
 })
 
 test('three processes, one of them killed again and again: each record once, the hook once', async () => {

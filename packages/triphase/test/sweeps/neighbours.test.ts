@@ -43,14 +43,14 @@ test('a row that somebody else has locked holds up no other', async () => {
   expect(await control.settled()).toMatchObject({ state: 'completed', done: 100, calls: 100 })
 })
 
-test('rows come, change and go while a run works; nobody waits', async () => {
-  await records.fill(300)
+test('rows come, change and go all the time that a run works; nobody waits', async () => {
+  await records.fill(2_000)
   const seen = new Set<string>()
   const sweep = defineSweep<{ id: string }>({
     name: 'moving',
     table,
-    concurrency: 4,
-    pageSize: 30,
+    concurrency: 8,
+    pageSize: 100,
     each: async ({ id }) => {
       seen.add(id)
       await new Promise((resolve) => setTimeout(resolve, 2))
@@ -61,17 +61,36 @@ test('rows come, change and go while a run works; nobody waits', async () => {
   const control = engine.sweep(sweep)
   await control.run()
   await eventually(() => expect(seen.size).toBeGreaterThan(50))
-  await withClient(async (client) => {
-    await client.query(`SET lock_timeout = '1s'`)
-    await client.query(`UPDATE ${records.name} SET body = body || '!'`)
-    await client.query(`DELETE FROM ${records.name} WHERE id > 250`)
-    await client.query(
-      `INSERT INTO ${records.name} (id, body) VALUES (-1, 'below the cursor'), (9000, 'above it')`,
-    )
+  const over = control.settled()
+  let working = true
+  void over.finally(() => {
+    working = false
   })
-  expect(await control.settled()).toMatchObject({ state: 'completed', errors: 0 })
-  expect(await records.counts()).toEqual({ done: 252 })
-  expect([seen.has('-1'), seen.has('9000')]).toEqual([true, true])
+  let rounds = 0
+  await withClient(async (client) => {
+    // Of a session: through a pooler each transaction sets it for itself. A statement that waits fails the test.
+    const alone = async (statement: string) => {
+      await client.query(`BEGIN; SET LOCAL statement_timeout = '2s'; SET LOCAL lock_timeout = '300ms'`)
+      await client.query(statement)
+      await client.query('COMMIT')
+    }
+    for (; working && rounds < 200; rounds++) {
+      const id = 1_000_000 + rounds
+      await alone(`UPDATE ${records.name} SET body = body || '!' WHERE id % 200 = ${rounds}`)
+      await alone(`DELETE FROM ${records.name} WHERE id BETWEEN 1801 AND 2000 AND id % 40 = ${rounds % 40}`)
+      if (rounds < 5) {
+        await alone(
+          `INSERT INTO ${records.name} (id, body) VALUES (${-id}, 'below the cursor'), (${id}, 'above it')`,
+        )
+      }
+    }
+  })
+  expect(rounds).toBeGreaterThan(5)
+  expect(await over).toMatchObject({ state: 'completed', errors: 0 })
+  expect(await records.rows("status <> 'done'")).toEqual([])
+  for (let n = 0; n < 5; n++)
+    expect([seen.has(`${-1_000_000 - n}`), seen.has(`${1_000_000 + n}`)]).toEqual([true, true])
+  expect(seen.size).toBeLessThanOrEqual(2_010)
 })
 
 test('a result that the database refuses is an error of its record alone', async () => {

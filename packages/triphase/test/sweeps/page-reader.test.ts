@@ -5,7 +5,7 @@ const reads: [string | null, number][] = []
 
 /** Records a, b, c, …, of which those that were deleted are not found again. */
 function reader(keys: string, deleted = new Set<string>()): PageReader {
-  const all = [...keys].map((key) => ({ key, row: {} }))
+  const all = [...keys].map((key) => ({ key, place: key, row: {} }))
   return new PageReader(
     async (after, limit) => {
       reads.push([after, limit])

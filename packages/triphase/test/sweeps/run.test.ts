@@ -276,3 +276,29 @@ test('an application whose database is away is told so as the engine would', asy
   const engine = bench.engine({ tasks: [sweep], application: { url } })
   await expect(engine.sweep(sweep).run()).rejects.toMatchObject({ code: 'CONNECTION_FAILED' })
 })
+
+test('pages take turns in a process: the next begins when all records of the first have begun', async () => {
+  await records.fill(60)
+  const called: number[] = []
+  let [now, most] = [0, 0]
+  const sweep = defineSweep<Row>({
+    name: 'turns',
+    table,
+    pageSize: 20,
+    concurrency: 4,
+    each: async ({ id }) => {
+      called.push(Number(id))
+      most = Math.max(most, ++now)
+      await new Promise((resolve) => setTimeout(resolve, 3))
+      now--
+    },
+  })
+  const engine = bench.engine({ tasks: [sweep], queues })
+  await engine.start()
+  await engine.sweep(sweep).run()
+  expect(await engine.sweep(sweep).settled()).toMatchObject({ state: 'completed', done: 60, calls: 60 })
+  // One page has all the slots, and gives them on one by one at its end.
+  expect(most).toBe(4)
+  const pages = called.map((id) => Math.floor((id - 1) / 20))
+  expect(pages.filter((page, index) => page !== pages[index - 1])).toHaveLength(3)
+})

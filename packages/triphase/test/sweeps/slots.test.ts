@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { beatPage } from '../../src/store/sweep-page.ts'
+import { type BeatReport, beatPages } from '../../src/store/sweep-page.ts'
 import { beginRun, createRun, feedRun, findRun } from '../../src/store/sweep-run.ts'
 import { useEngines } from '../support/engines.ts'
 import { insertProcess } from '../support/store-jobs.ts'
@@ -8,6 +8,12 @@ import { insertProcess } from '../support/store-jobs.ts'
 const bench = useEngines()
 const none = { calls: 0, spent: 0, drained: false, ok: 0, failed: 0, trailing: 0, slowMs: 0 }
 const breaker = { inRow: 20, window: 100, share: 0.5 }
+
+async function beatPage(runId: string, report: Partial<BeatReport> & { pageId: string }) {
+  const all = { claimNo: 1, wanted: 0, busy: 0, ...none, breaker, ...report }
+  const [answer] = await beatPages(bench.schema.database, runId, [all])
+  return answer!
+}
 
 /** A run whose pages are all being worked on. */
 async function runWithPages(
@@ -40,7 +46,7 @@ test('pages that ask at the same time never get more slots than the run has, and
         await bench.schema.clean()
         const { runId, pageIds } = await runWithPages(concurrency, wanted.length)
         const beat = (pageId: string, index: number, busy: number) =>
-          beatPage(database, { runId, pageId, claimNo: 1, wanted: wanted[index]!, busy, ...none, breaker })
+          beatPage(runId, { pageId, wanted: wanted[index]!, busy })
         const granted = await Promise.all(pageIds.map((pageId, index) => beat(pageId, index, 0)))
         const sum = granted.reduce((total, { slots }) => total + slots, 0)
         expect(sum).toBeLessThanOrEqual(concurrency)
@@ -67,7 +73,7 @@ test('slots of a claim that was lost are free, and what is busy stays counted', 
   const { runId, pageIds } = await runWithPages(4, 2)
   const [first, second] = pageIds as [string, string]
   const beat = (pageId: string, claimNo: number, busy: number) =>
-    beatPage(database, { runId, pageId, claimNo, wanted: 10, busy, ...none, breaker })
+    beatPage(runId, { pageId, claimNo, wanted: 10, busy })
   expect((await beat(first, 1, 0)).slots).toBe(4)
   expect((await beat(second, 1, 0)).slots).toBe(0)
   // Its share is two now, but four calls are under way.
@@ -83,6 +89,22 @@ test('slots of a claim that was lost are free, and what is busy stays counted', 
   expect(await beat(first, 1, 2)).toMatchObject({ state: 'lost', slots: 0 })
 })
 
+test('what one page gives back the next one has, in the same statement', async () => {
+  const { runId, pageIds } = await runWithPages(4, 2)
+  const [first, second] = pageIds as [string, string]
+  expect((await beatPage(runId, { pageId: first, wanted: 10 })).slots).toBe(4)
+  const report = (pageId: string, wanted: number, busy: number): BeatReport => ({
+    ...none,
+    pageId,
+    claimNo: 1,
+    wanted,
+    busy,
+    breaker,
+  })
+  const answers = await beatPages(bench.schema.database, runId, [report(first, 1, 1), report(second, 10, 0)])
+  expect(answers.map(({ slots }) => slots)).toEqual([1, 3])
+})
+
 test('a budget of calls is given out once, whoever asks at the same time', async () => {
   const { database } = bench.schema
   const { runId, pageIds } = await runWithPages(10, 4)
@@ -92,16 +114,7 @@ test('a budget of calls is given out once, whoever asks at the same time', async
   for (let round = 0; round < 6; round++) {
     await Promise.all(
       pageIds.map(async (pageId, index) => {
-        const report = { ...none, calls: calls.get(pageId)! }
-        const answer = await beatPage(database, {
-          runId,
-          pageId,
-          claimNo: 1,
-          wanted: 5,
-          busy: 0,
-          ...report,
-          breaker,
-        })
+        const answer = await beatPage(runId, { pageId, wanted: 5, calls: calls.get(pageId)! })
         left.set(pageId, answer.callsLeft ?? 0)
         // One of them does nothing with what it gets.
         if (index === 0) return
