@@ -1,8 +1,7 @@
 import { RunCount, runSubject, timed } from '../support/subject.ts'
-import type { LoopOptions } from './bare-loop.ts'
 import { Pace } from './pace.ts'
 import { callOf, type Row } from './records.ts'
-import { bareLoop, triphase } from './subjects.ts'
+import { bareLoop, type LoopKind, triphase } from './subjects.ts'
 
 export interface SweepOrder {
   url: string
@@ -10,7 +9,7 @@ export interface SweepOrder {
   concurrency: number
   callMs: number
   /** A bare loop; without it, a sweep. */
-  loop?: Omit<LoopOptions, 'concurrency'>
+  loop?: LoopKind
 }
 
 /** One process that goes over all records. */
@@ -23,9 +22,9 @@ await runSubject<SweepOrder>(async ({ url, jobs, concurrency, callMs, loop }, pa
     pace.count()
     return call(row)
   }
-  const subject = loop
-    ? bareLoop(url, { ...loop, concurrency }, counted)
-    : await triphase(url, concurrency, counted)
+  const subject = await (loop
+    ? bareLoop(url, loop, concurrency, counted)
+    : triphase(url, concurrency, counted))
   await timed(parent, async () => {
     const seconds = await subject.work()
     return { seconds, figures: pace.figures(), faults: runs.faults() }
