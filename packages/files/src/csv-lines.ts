@@ -4,8 +4,8 @@ import { type CsvError, type Options, parse } from 'csv-parse'
 import { UnreadableLine } from './faults.ts'
 import type { Source } from './source.ts'
 
-/** Takes one row; a promise holds up the next. */
-export type TakeRow = (line: number, fields: string[]) => Promise<void> | undefined
+/** Takes one row; a promise holds up the next, and `enough` is the end. */
+export type TakeRow = (line: number, fields: string[]) => Promise<void> | 'enough' | undefined
 
 /**
  * Reads a CSV file (RFC 4180, any line ends), its header row first. Lines without anything are left out.
@@ -51,6 +51,7 @@ export async function readCsv(
   try {
     for await (const fields of parser as AsyncIterable<string[]>) {
       const taken = take(lines.shift() as number, fields)
+      if (taken === 'enough') return
       if (taken) await taken
     }
   } finally {

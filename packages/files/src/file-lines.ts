@@ -1,6 +1,6 @@
 import { readCsv } from './csv-lines.ts'
-import { type FaultList, UnreadableLine } from './faults.ts'
-import type { FileFormat } from './file-format.ts'
+import { FaultList, FileFaults, UnreadableLine } from './faults.ts'
+import { type FileFormat, type FormatOptions, formatOf } from './file-format.ts'
 import { readJsonl } from './jsonl-lines.ts'
 import { type ReadProgress, Source } from './source.ts'
 
@@ -34,6 +34,8 @@ export interface ReadOptions {
   readonly signal?: AbortSignal | undefined
 }
 
+/** Unless more is allowed. */
+export const LONGEST_LINE_BYTES: number = 1024 * 1024
 /** More different names than these in a JSONL file are no columns. */
 const MOST_COLUMNS = 1_000
 /** Names that exports give to columns of their own, numbered where they are taken. */
@@ -76,6 +78,41 @@ export async function readLines(
   const { bytes, bom, breaks } = source
   const columns = names.columns.length > MOST_COLUMNS ? null : names.columns
   return { sha256: source.digest(), bytes, lines, bom, crlf: breaks.crlf, columns, reserved: names.reserved }
+}
+
+/**
+ * The columns of a CSV file by its header row, without reading on; null: a JSONL file, which has none.
+ *
+ * @throws {TriphaseError} `FILE_UNREADABLE`, `INVALID_OPTIONS`; `FILE_FAULTS` where the header row cannot be read.
+ * @example
+ * const columns = await columnsOf('list.csv') // ['id', 'text']
+ */
+export async function columnsOf(
+  file: string,
+  options: FormatOptions = {},
+): Promise<readonly string[] | null> {
+  const format = await formatOf(file, options)
+  if (format.kind === 'jsonl') return null
+  const source = await Source.open(file)
+  const faults = new FaultList()
+  let columns: readonly string[] = []
+  try {
+    await readCsv(
+      source,
+      { delimiter: format.delimiter, maxLineBytes: LONGEST_LINE_BYTES },
+      (_line, fields) => {
+        columns = fields
+        return 'enough'
+      },
+    )
+  } catch (error) {
+    if (!(error instanceof UnreadableLine)) throw error
+    faults.stop(error)
+    throw new FileFaults(file, faults)
+  } finally {
+    await source.close()
+  }
+  return columns
 }
 
 function look({ bytes, size }: Source, { step, onProgress, signal }: ReadOptions): void {

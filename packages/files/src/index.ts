@@ -1,6 +1,7 @@
 export { type ExportCounts, type ExportOptions, exportFile } from './export-file.ts'
 export { FileFaults, type LineFault } from './faults.ts'
 export type { FileFormat, FormatOptions } from './file-format.ts'
+export { columnsOf } from './file-lines.ts'
 export {
   defineFileSweep,
   type FileLine,

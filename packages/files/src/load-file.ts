@@ -8,7 +8,7 @@ import { type Engine, TriphaseError } from 'triphase'
 import { withConnection } from './connection.ts'
 import { FaultList, FileFaults } from './faults.ts'
 import { type FileFormat, type FormatOptions, formatOf } from './file-format.ts'
-import { type FileFacts, readLines } from './file-lines.ts'
+import { type FileFacts, LONGEST_LINE_BYTES, readLines } from './file-lines.ts'
 import type { FileSweep } from './file-sweep.ts'
 import { fileOf, findNote, type LoadedFile, type TableNote } from './loaded-file.ts'
 import type { ReadProgress } from './source.ts'
@@ -43,7 +43,6 @@ export interface LoadOptions extends FormatOptions {
   signal?: AbortSignal
 }
 
-const LONGEST_LINE_BYTES = 1024 * 1024
 const LONGEST_NAME = 63
 const BLOCK_CHARACTERS = 64 * 1024
 

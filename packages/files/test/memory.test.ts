@@ -28,7 +28,9 @@ test('a file of 200,000 lines is loaded and exported by a process with a heap of
   ])
   expect(JSON.parse(stdout)).toMatchObject({ lines: LINES })
   // `,pending,,` on each line, and the header.
-  expect((await stat(output)).size).toBe((await stat(input)).size + LINES * 10 + ',status,result,error'.length)
+  expect((await stat(output)).size).toBe(
+    (await stat(input)).size + LINES * 10 + ',status,result,error'.length,
+  )
 })
 
 function* content(): Generator<string> {
