@@ -71,7 +71,10 @@ async function contentOf(
   if (kind === 'url') return { image: await download(downloadable(value.trim()) as URL, signal) }
   // As the list says it, from where the list is.
   const content = await readImageFile(path.resolve(path.dirname(file), value.trim()))
-  if (!content.ok) throw new Permanent(content.problem.message)
+  if (!content.ok) {
+    const { code, path: place, message } = content.problem
+    throw new Permanent(code === 'FILE_MISSING' ? `${place} does not exist.` : message)
+  }
   return { image: content.bytes }
 }
 

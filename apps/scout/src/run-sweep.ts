@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { type Sweep, type SweepStatus, TriphaseError } from 'triphase'
+import type { Sweep, SweepStatus } from 'triphase'
 import { type Backend, type CallParts, openSweepBackend } from './backend.ts'
 import { type WhenReachable, whileAway } from './database.ts'
 import { type ExitCode, Interrupted, onSignals } from './interrupt.ts'
@@ -141,17 +141,15 @@ async function stop({ engine, sweep }: Backend & { sweep: Sweep }, progress: Pro
   progress.say(
     `Stopping: calls under way get ${STOP_GRACE_MS / 1_000} s to finish. Ctrl-C again ends at once.`,
   )
-  const status = await engine
-    .stop({ graceMs: STOP_GRACE_MS })
-    .then(() => engine.sweep(sweep).status())
-    .catch((error: unknown) => {
-      if (error instanceof TriphaseError) return null
-      throw error
-    })
-  const total = status?.total ?? null
-  const state =
-    status === null || total === null
-      ? 'Stopped.'
-      : `Stopped with ${status.done + status.errors} of ${counted(total, noun)} done.`
+  await engine.stop({ graceMs: STOP_GRACE_MS })
+  // Over the application's connections, which are still there; not when the database is away, too.
+  const counts = await engine
+    .sweep(sweep)
+    .plan()
+    .catch(() => null)
+  const settled = counts && counts.done + counts.errors
+  const state = counts
+    ? `Stopped with ${settled} of ${counted(counts.pending + (settled ?? 0), noun)} done.`
+    : 'Stopped.'
   progress.say(`${state} Run the same command again for the rest.`)
 }
