@@ -1,9 +1,9 @@
 import { execFile } from 'node:child_process'
 import { createWriteStream } from 'node:fs'
 import { stat } from 'node:fs/promises'
-import path from 'node:path'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
+import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { expect, test } from 'vitest'
 import { testDatabaseUrl } from '../../triphase/test/support/database-url.ts'
@@ -16,7 +16,7 @@ test('a file of 200,000 lines is loaded and exported by a process with a heap of
   const [input, output] = [files.path('large.csv'), files.path('large.out.csv')]
   await pipeline(Readable.from(content()), createWriteStream(input))
   expect((await stat(input)).size).toBeGreaterThan(32 * 2 ** 20)
-  const program = path.join(import.meta.dirname, 'support/stream-program.ts')
+  const program = fileURLToPath(new URL('./support/stream-program.ts', import.meta.url))
   const args = ['--conditions=triphase-source', '--max-old-space-size=32', program]
   const { stdout } = await promisify(execFile)(process.execPath, [
     ...args,
