@@ -43,6 +43,8 @@ export function describeLines(question: ListQuestion, { settings, model }: CallP
     resultColumns: ['labels', 'description', 'observations', 'model'],
     concurrency: settings.concurrency,
     timeout: settings.callTimeoutMs,
+    // In a list what cannot work stands together: the pictures of a shop that has closed.
+    breaker: { inRow: 50, share: 0.9 },
     async each(record, { signal, idempotencyKey }) {
       try {
         const content = await contentOf(question, record[column] as string, signal)

@@ -85,15 +85,31 @@ export async function followRun({ backend, ...run }: SweepRun): Promise<SweepSta
   if (first.done + first.errors > 0) {
     run.say(`Goes on where it was: ${counted(first.done + first.errors, 'record')} were done before.`)
   }
+  const tellWait = waitTeller(run.say)
   for (let status = first; ; status = await run.whenReachable(() => control.status())) {
     run.signal.throwIfAborted()
     const total = status.total ?? status.done + status.errors
     if (status.total !== null)
       run.progress.update({ total, completed: status.done, failed: status.errors, known })
+    tellWait(status)
     if (!OPEN.includes(status.state)) return status
     // The process that drove it is gone: this one takes its place.
     if (status.state === 'interrupted') await run.whenReachable(() => control.run())
     await delay(LOOK_EVERY_MS, undefined, { signal: run.signal }).catch(() => {})
+  }
+}
+
+const TOLD_FROM_MS = 2_000
+const SAME_AGAIN_MS = 30_000
+
+/** Says that calls wait because somebody asked for it: 429s are nobody's error. */
+function waitTeller(say: SweepRun['say']): (status: SweepStatus) => void {
+  let toldAt = Number.NEGATIVE_INFINITY
+  return ({ slowMs }) => {
+    const now = performance.now()
+    if (slowMs < TOLD_FROM_MS || now - toldAt < SAME_AGAIN_MS) return
+    toldAt = now
+    say(`The other side asks to wait: calls go on in ${Math.ceil(slowMs / 1_000)} s.`)
   }
 }
 

@@ -168,6 +168,29 @@ describe.concurrent('files', () => {
     expect((await it.model.calls()).calls).toHaveLength(7)
   })
 
+  test('stops after fifty failures in a row, says so, and goes on by the same command', async ({
+    onTestFinished,
+  }) => {
+    const it = await texts(70, onTestFinished)
+    await it.model.behave({ behaviour: { kind: 'status', status: 400 }, times: 60 })
+    const { code, output, errors } = await it.run({ SCOUT_CONCURRENCY: '2' }).ended
+    expect({ code, errors }).toEqual({ code: 1, errors: '' })
+    expect(output).toMatch(/\n70 lines: 0 done, 5\d failed, \d+ left, in /)
+    expect(output).toMatch(/\nThe run is paused: .*\nRun the same command again for the rest\.\n/)
+    expect((await it.run().ended).output).toMatch(/\n70 lines: 10 done, 60 failed, in /)
+    expect((await it.model.calls()).calls).toHaveLength(70)
+  })
+
+  test('says that it was asked to wait, and waits', async ({ onTestFinished }) => {
+    const it = await texts(3, onTestFinished)
+    const behaviour = { kind: 'status', status: 429, headers: { 'retry-after': '4' } } as const
+    await it.model.behave({ behaviour, times: 1 })
+    const { code, output } = await it.run({ SCOUT_CONCURRENCY: '1' }).ended
+    expect(code).toBe(0)
+    expect(output).toMatch(/\nThe other side asks to wait: calls go on in [234] s\.\n/)
+    expect((await it.model.calls()).calls).toHaveLength(4)
+  })
+
   test('downloads what URLs lead to, bounded', async ({ onTestFinished }) => {
     const scene = await setScene(0, onTestFinished)
     const image = await smallImage('jpeg')
