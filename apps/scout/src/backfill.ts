@@ -70,15 +70,12 @@ async function prepare(
   { prompt, retryErrors: onlyErrors = false }: BackfillOptions,
 ): Promise<void> {
   const { pool } = run.backend
-  const changed = prompt !== undefined && (await changePrompt(pool, prompt))
-  const open = await openBackfill(pool)
-  if (changed && open !== null) {
+  if (prompt !== undefined && (await changePrompt(pool, prompt))) {
     run.say('The prompt has changed: what was described with the old one is described again.')
-    await finishBackfill(pool, open)
   }
-  if (onlyErrors && !changed) {
+  if (onlyErrors) {
     await retryErrors(run)
-    if (open === null) return
+    if ((await openBackfill(pool)) === null) return
   }
   const { id } = await findOrBeginBackfill(pool)
   await addCaptures(pool, id)

@@ -10,11 +10,18 @@ export interface Backfill {
   readonly begun: boolean
 }
 
-/** Gives all cameras this prompt; false when they had it. */
+/**
+ * Gives all cameras this prompt. Where one had another, an open backfill ends in the same statement: what it has described
+ * was asked with the old one. True when it did.
+ */
 export async function changePrompt(connection: Connection, prompt: string): Promise<boolean> {
   const { rowCount } = await connection.query(
-    `UPDATE scout.camera SET profile = jsonb_set(coalesce(profile, '{}'), '{prompt}', to_jsonb($1::text))
-     WHERE profile->>'prompt' IS DISTINCT FROM $1`,
+    `WITH changed AS (
+       UPDATE scout.camera SET profile = jsonb_set(coalesce(profile, '{}'), '{prompt}', to_jsonb($1::text))
+       WHERE profile->>'prompt' IS DISTINCT FROM $1 RETURNING id
+     )
+     UPDATE scout.backfill SET finished_at = now() WHERE finished_at IS NULL AND EXISTS (SELECT FROM changed)
+     RETURNING id`,
     [prompt],
   )
   return rowCount !== 0

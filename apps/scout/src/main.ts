@@ -1,4 +1,4 @@
-import { Command } from 'commander'
+import { Command, Option } from 'commander'
 import { analyze } from './analyze.ts'
 import { type BackfillOptions, backfill } from './backfill.ts'
 import { type FilesOptions, files } from './files.ts'
@@ -23,7 +23,7 @@ program
   .command('backfill')
   .description('have all analysed images described again, since what is asked of them has changed')
   .option('--prompt <text>', 'what to ask from now on, for all cameras')
-  .option('--retry-errors', 'only what failed the last time')
+  .addOption(new Option('--retry-errors', 'only what failed the last time').conflicts('prompt'))
   .action(async (options: BackfillOptions) => {
     process.exitCode = await backfill(options, readSettings(), process.stdout)
   })

@@ -40,6 +40,16 @@ export interface FileSweep<Item = unknown> extends Sweep<FileLine<Item>> {
   readonly file: FileSettings
 }
 
+/**
+ * Whether a task of an engine is a sweep over a file.
+ *
+ * @example
+ * const names = tasks.filter(isFileSweep).map(({ name }) => name)
+ */
+export function isFileSweep(task: object): task is FileSweep {
+  return 'file' in task && 'settings' in task && 'table' in task
+}
+
 /** What loading and exporting need to know of a sweep. @internal */
 export interface FileSettings {
   /** The table's schema, where it was named, and its name; not quoted. */

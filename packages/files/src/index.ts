@@ -7,6 +7,7 @@ export {
   type FileLine,
   type FileSweep,
   type FileSweepDefinition,
+  isFileSweep,
   type LineContext,
 } from './file-sweep.ts'
 export { type LoadOptions, type LoadParts, loadFile } from './load-file.ts'

@@ -1,7 +1,7 @@
 import { appendFile, writeFile } from 'node:fs/promises'
 import { expect, test } from 'vitest'
 import { z } from 'zod'
-import { defineFileSweep, FileFaults, loadedFile, loadFile } from '../src/index.ts'
+import { columnsOf, defineFileSweep, FileFaults, isFileSweep, loadedFile, loadFile } from '../src/index.ts'
 import { rowsOf, useFiles } from './support/file-bench.ts'
 
 const files = useFiles()
@@ -238,6 +238,16 @@ test('two loads at a time: one is refused', async () => {
   expect(['FILE_LOADING', undefined]).toContain(reasons[0])
   expect(reasons.length).toBeLessThanOrEqual(1)
   expect(await rowsOf(files.pool, files.table('both'))).toHaveLength(20_000)
+})
+
+test('the columns of a file are told without loading it', async () => {
+  const long = `a;b\n${'"x\n";y\n'.repeat(200_000)}`
+  expect(await columnsOf(await files.write('columns.csv', long))).toEqual(['a', 'b'])
+  expect(await columnsOf(await files.write('columns.jsonl', '{}'))).toBeNull()
+  await expect(
+    columnsOf(await files.write('columns.bad.csv', Buffer.from('\xe9', 'latin1'))),
+  ).rejects.toThrow(/not UTF-8/)
+  expect([sweepOf('told'), { name: 'other' }].map((task) => isFileSweep(task))).toEqual([true, false])
 })
 
 test('wrong options are all named', () => {

@@ -46,6 +46,8 @@ describe.concurrent('backfill', () => {
     await killed.kill()
     await scene.database.sessionsEnded()
     await scene.model.behave()
+    // Analyses have nothing to do with it.
+    expect((await scene.analyze().ended).output).not.toContain('Unfinished')
     const again = await scene.scout(['backfill'], { SCOUT_CONCURRENCY: '3' }).ended
     expect(again).toMatchObject({ code: 0, errors: '' })
     expect(again.output).toContain('12 captures, 7 to describe')
@@ -103,6 +105,21 @@ describe.concurrent('backfill', () => {
     )
     expect((await scene.scout(['backfill']).ended).code).toBe(0)
     expect((await scene.model.calls()).calls).toHaveLength(12)
+  })
+
+  test('another prompt in the middle begins anew', async ({ onTestFinished }) => {
+    const scene = await analysed(4, onTestFinished)
+    await scene.model.behave({ behaviour: { kind: 'answer' }, times: 2 }, { behaviour: { kind: 'hold' } })
+    const killed = scene.scout(['backfill', '--prompt', 'one'], { SCOUT_CONCURRENCY: '1' })
+    await scene.model.calls(4 + 3)
+    await killed.kill()
+    await scene.model.behave()
+    const other = await scene.scout(['backfill', '--prompt', 'two']).ended
+    expect(other).toMatchObject({ code: 0, errors: '' })
+    expect(other.output).toContain(
+      'The prompt has changed: what was described with the old one is described again.',
+    )
+    expect((await sources(scene)).every((call) => call > 7)).toBe(true)
   })
 
   test('without captures there is nothing to do', async ({ onTestFinished }) => {
