@@ -1,6 +1,7 @@
 import { appendFile, writeFile } from 'node:fs/promises'
 import { expect, test } from 'vitest'
 import { z } from 'zod'
+import { eventually } from '../../triphase/test/support/processes.ts'
 import { columnsOf, defineFileSweep, FileFaults, isFileSweep, loadedFile, loadFile } from '../src/index.ts'
 import { rowsOf, useFiles } from './support/file-bench.ts'
 
@@ -160,6 +161,28 @@ test('a file is not replaced while a run is open', async () => {
   expect(await files.tables()).toContain('busy')
   await engine.sweep(sweep).cancel()
   expect(await loadFile(parts, sweep, file, { replace: true })).toMatchObject({ loaded: true })
+})
+
+test('a run that begins while the table is about to be exchanged keeps its file', async () => {
+  const sweep = sweepOf('overtaken')
+  const { engine } = files
+  const parts = { engine, pool: files.pool }
+  await loadFile(parts, sweep, await files.write('before.csv', 'id\nold\n'))
+  const reader = await files.pool.connect()
+  await reader.query(`BEGIN; LOCK TABLE ${files.table('overtaken')} IN ACCESS SHARE MODE`)
+  const replacing = loadFile(parts, sweep, await files.write('behind.csv', 'id\nnew\n'), { replace: true })
+  replacing.catch(() => {})
+  await eventually(async () => {
+    const { rowCount } = await files.pool.query(
+      `SELECT FROM pg_stat_activity WHERE query LIKE 'LOCK TABLE%overtaken%' AND wait_event_type = 'Lock'`,
+    )
+    return rowCount === 1
+  })
+  expect(await engine.sweep(sweep).run()).toMatchObject({ created: true })
+  await reader.query('COMMIT')
+  reader.release()
+  await expect(replacing).rejects.toMatchObject({ code: 'SWEEP_OPEN' })
+  expect(await rowsOf(files.pool, files.table('overtaken'))).toMatchObject([{ record: { id: 'old' } }])
 })
 
 test('a mark for the file before finds no line of the one that has replaced it', async () => {
