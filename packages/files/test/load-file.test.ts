@@ -1,7 +1,6 @@
 import { appendFile, writeFile } from 'node:fs/promises'
 import { expect, test } from 'vitest'
 import { z } from 'zod'
-import { eventually } from '../../triphase/test/support/processes.ts'
 import { columnsOf, defineFileSweep, FileFaults, isFileSweep, loadedFile, loadFile } from '../src/index.ts'
 import { rowsOf, useFiles } from './support/file-bench.ts'
 
@@ -163,25 +162,27 @@ test('a file is not replaced while a run is open', async () => {
   expect(await loadFile(parts, sweep, file, { replace: true })).toMatchObject({ loaded: true })
 })
 
-test('a run that begins while the table is about to be exchanged keeps its file', async () => {
+test('a run that begins while another file is copied keeps its own', async () => {
   const sweep = sweepOf('overtaken')
   const { engine } = files
   const parts = { engine, pool: files.pool }
   await loadFile(parts, sweep, await files.write('before.csv', 'id\nold\n'))
-  const reader = await files.pool.connect()
-  await reader.query(`BEGIN; LOCK TABLE ${files.table('overtaken')} IN ACCESS SHARE MODE`)
-  const replacing = loadFile(parts, sweep, await files.write('behind.csv', 'id\nnew\n'), { replace: true })
-  replacing.catch(() => {})
-  await eventually(async () => {
-    const { rowCount } = await files.pool.query(
-      `SELECT FROM pg_stat_activity WHERE query LIKE 'LOCK TABLE%overtaken%' AND wait_event_type = 'Lock'`,
-    )
-    return rowCount === 1
-  })
-  expect(await engine.sweep(sweep).run()).toMatchObject({ created: true })
-  await reader.query('COMMIT')
-  reader.release()
+  // Connected, so that the run begins long before the copy ends.
+  await engine.sweep(sweep).check()
+  let begun: Promise<unknown> | undefined
+  const replacing = loadFile(
+    parts,
+    sweep,
+    await files.write('behind.csv', `id\n${'new\n'.repeat(200_000)}`),
+    {
+      replace: true,
+      onProgress: ({ step }) => {
+        if (step === 'loading') begun ??= engine.sweep(sweep).run()
+      },
+    },
+  )
   await expect(replacing).rejects.toMatchObject({ code: 'SWEEP_OPEN' })
+  expect(await begun).toMatchObject({ created: true })
   expect(await rowsOf(files.pool, files.table('overtaken'))).toMatchObject([{ record: { id: 'old' } }])
 })
 
