@@ -21,13 +21,14 @@ const LINES = [
 const PACKAGES: Record<string, string[]> = {
   'packages/triphase': [],
   'packages/dashboard': ['triphase'],
-  'packages/cli': ['triphase', '@triphase/dashboard'],
+  'packages/files': ['triphase'],
+  'packages/cli': ['triphase', '@triphase/dashboard', '@triphase/files'],
   'packages/embedded': [],
 }
 
 /** Where SQL is written, and the packages that hold none elsewhere. */
-const STORE = `${ENGINE}/store/`
-const NO_SQL = [ENGINE, 'packages/dashboard/src', 'packages/cli/src']
+const STORES = [`${ENGINE}/store/`, 'packages/files/src/store/']
+const NO_SQL = [ENGINE, 'packages/dashboard/src', 'packages/cli/src', 'packages/files/src']
 
 /** Names that say nothing about what is inside. */
 const EMPTY_NAMES = ['core', 'common', 'utils', 'helpers', 'lib', 'types', 'interfaces']
@@ -191,8 +192,10 @@ function lineOf(path: string): number | undefined {
 }
 
 function badSql({ path, sql }: Source): string[] {
-  if (path.startsWith(STORE) || !NO_SQL.some((folder) => path.startsWith(`${folder}/`))) return []
-  return sql.map((line) => `${path}:${line} holds SQL; statements live in ${STORE}`)
+  const inStore = STORES.some((store) => path.startsWith(store))
+  if (inStore || !NO_SQL.some((folder) => path.startsWith(`${folder}/`))) return []
+  const store = STORES.find((one) => packageOf(one) === packageOf(path)) ?? STORES[0]
+  return sql.map((line) => `${path}:${line} holds SQL; statements live in ${store}`)
 }
 
 /** Import cycles at run time: each is named once, by the files along it. */

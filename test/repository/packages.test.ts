@@ -40,10 +40,10 @@ beforeAll(() => {
   npm(root, 'run', 'build')
   const selected = manifests.flatMap(({ name }) => ['--workspace', name])
   npm(root, 'pack', '--pack-destination', tarballs, ...selected)
-  const names = manifests.map(({ name }) => name)
+  const packed = new Set(manifests.map(({ name }) => name))
   const peers = manifests
     .flatMap(({ peerDependencies }) => Object.entries(peerDependencies ?? {}))
-    .filter(([name]) => !names.includes(name))
+    .filter(([name]) => !packed.has(name))
   writeFileSync(join(project, 'package.json'), JSON.stringify({ type: 'module', private: true }))
   npm(
     project,

@@ -16,6 +16,9 @@ export interface AnalyseCaptureParts {
   readonly timeoutMs: number
 }
 
+/** Where its jobs wait. */
+export const ANALYSIS_QUEUE = 'processing'
+
 /** A provider that says "later" without saying when. */
 const UNKNOWN_DELAY_MS = 20_000
 // A person may kill Scout many times while an image is analysed, and means no harm by it. An image that ends the
@@ -32,7 +35,7 @@ export type AnalyseCapture = Task<{ captureId: string }, pg.PoolClient>
 export function analyseCapture({ model, store, timeoutMs }: AnalyseCaptureParts): AnalyseCapture {
   return defineStagedTask({
     name: 'analyse-capture',
-    queue: 'processing',
+    queue: ANALYSIS_QUEUE,
     timeout: timeoutMs,
     maxAttempts: 4,
     maxCrashes: MOST_CRASHES,
@@ -98,7 +101,7 @@ function readAnswer(answer: RawAnswer) {
  * A failure in the engine's terms: what can never work, what has to wait, and what may work the next time. The thrown
  * error is not kept as a cause: errors of providers repeat requests and parts of keys.
  */
-function engineError(failure: Failure, thrown: unknown): unknown {
+export function engineError(failure: Failure, thrown: unknown): unknown {
   const { code, message } = failure
   switch (failure.kind) {
     case 'permanent':

@@ -1,15 +1,12 @@
 import path from 'node:path'
 import { openBackend } from './backend.ts'
 import { listImages, type PathProblem } from './image-folder.ts'
-import { Interrupted, onSignals } from './interrupt.ts'
+import { type ExitCode, Interrupted, onSignals } from './interrupt.ts'
 import { showProgress } from './progress.ts'
 import { type Images, Run } from './run.ts'
 import { samplePhotos } from './samples.ts'
 import type { Settings } from './settings.ts'
 import { printable } from './terminal.ts'
-
-/** How a run ended: the process's exit code. */
-export type ExitCode = 0 | 1 | 130 | 143
 
 /** There is nothing to analyse; the message says why, a line for each problem. */
 class NoImagesError extends Error {

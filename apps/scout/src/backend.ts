@@ -1,6 +1,6 @@
 import pg from 'pg'
-import { createEngine, type Engine, pgTransactor } from 'triphase'
-import { type AnalyseCapture, analyseCapture } from './analyse-capture.ts'
+import { type CreateEngineOptions, createEngine, type Engine, pgTransactor, type Sweep } from 'triphase'
+import { ANALYSIS_QUEUE, type AnalyseCapture, analyseCapture } from './analyse-capture.ts'
 import { type OpenDatabase, openDatabase, whileAway } from './database.ts'
 import { migrateScout } from './migrate.ts'
 import { resolveModel, type VisionModel } from './models/resolve.ts'
@@ -29,9 +29,23 @@ const CONNECT_MS = 30_000
 // Longer than anything that Scout asks takes; it ends what waits on a network that drops packets.
 const QUERY_MS = 30_000
 
+/** What a sweep makes its calls with. */
+export type CallParts = Pick<Backend, 'settings' | 'model' | 'store' | 'pool'>
+
+/** What a process works on: analyses, or a sweep. */
+type Work = (
+  parts: CallParts,
+  task: AnalyseCapture,
+) => Pick<CreateEngineOptions<pg.PoolClient>, 'tasks' | 'queues'>
+
+/** Of its own, so that neither waits behind the other. */
+export const SWEEP_QUEUE = 'sweeps'
+/** Jobs of a sweep: what drives it, and pages enough for its calls. */
+const SWEEP_JOBS = 4
+
 /**
  * Opens database, object store and model, and brings both schemas up to date. A database that is starting or away is
- * waited for, for a minute.
+ * waited for, for a minute. Its jobs are analyses.
  *
  * @param tell says what takes its time, a line at a time.
  * @throws what cannot be waited out: a refused login, missing rights; or the signal's reason.
@@ -41,8 +55,35 @@ export async function openBackend(
   tell: (line: string) => void,
   signal: AbortSignal,
 ): Promise<Backend> {
+  return open(settings, tell, signal, (_, task) => ({
+    tasks: [task],
+    queues: { [ANALYSIS_QUEUE]: settings.concurrency },
+  }))
+}
+
+/** The same for a sweep; its jobs are the sweep's alone, so that an analysis that was interrupted stays where it is. */
+export async function openSweepBackend<S extends Sweep>(
+  settings: Settings,
+  define: (parts: CallParts) => S,
+  tell: (line: string) => void,
+  signal: AbortSignal,
+): Promise<Backend & { sweep: S }> {
+  let sweep: S | undefined
+  const backend = await open(settings, tell, signal, (parts) => {
+    sweep = define(parts)
+    return { tasks: [sweep], queues: { [SWEEP_QUEUE]: SWEEP_JOBS } }
+  })
+  return { ...backend, sweep: sweep as S }
+}
+
+async function open(
+  settings: Settings,
+  tell: (line: string) => void,
+  signal: AbortSignal,
+  work: Work,
+): Promise<Backend> {
   const database = await openDatabase(settings)
-  const backend = await assemble(settings, database)
+  const backend = await assemble(settings, database, work)
   const whenReachable = whileAway({ tell, signal, atMostMs: START_WAIT_MS })
   try {
     await whenReachable(() => backend.engine.migrate())
@@ -54,16 +95,20 @@ export async function openBackend(
   }
 }
 
-async function assemble(settings: Settings, database: OpenDatabase): Promise<Omit<Backend, 'start'>> {
+async function assemble(
+  settings: Settings,
+  database: OpenDatabase,
+  work: Work,
+): Promise<Omit<Backend, 'start'>> {
   try {
-    return parts(settings, database)
+    return parts(settings, database, work)
   } catch (error) {
     await database.close()
     throw error
   }
 }
 
-function parts(settings: Settings, database: OpenDatabase): Omit<Backend, 'start'> {
+function parts(settings: Settings, database: OpenDatabase, work: Work): Omit<Backend, 'start'> {
   const store = openObjectStore(settings.store)
   const model = resolveModel(settings.model)
   const pool = openPool(settings, database.url)
@@ -73,8 +118,7 @@ function parts(settings: Settings, database: OpenDatabase): Omit<Backend, 'start
     engine: { url: database.url, size: settings.enginePool },
     directUrl: database.directUrl,
     transactor: pgTransactor(pool),
-    tasks: [task],
-    queues: { processing: settings.concurrency },
+    ...work({ settings, model, store, pool }, task),
   })
   const close = async (graceMs: number) => {
     await engine.stop({ graceMs })

@@ -124,6 +124,37 @@ export async function beginAnalysis(tx: Connection, captureId: string): Promise<
   return { id, completed: status === 'completed', objectKey: capture.object_key, profile: capture.profile }
 }
 
+/** What a capture's description begins with: where its image is, and what its camera wants to know now. */
+export interface CaptureToDescribe {
+  readonly objectKey: string
+  readonly profile: AnalysisProfile | null
+}
+
+/** Null when there is no such capture. */
+export async function captureToDescribe(
+  connection: Connection,
+  captureId: string,
+): Promise<CaptureToDescribe | null> {
+  const { rows } = await connection.query<{ object_key: string; profile: AnalysisProfile | null }>(
+    `SELECT capture.object_key, camera.profile
+     FROM scout.capture JOIN scout.camera ON camera.id = capture.camera_id WHERE capture.id = $1`,
+    [captureId],
+  )
+  return rows[0] ? { objectKey: rows[0].object_key, profile: rows[0].profile } : null
+}
+
+/** Puts new observations in the place of those that a capture has; under a lock on the capture, as an analysis begins. */
+export async function replaceObservations(
+  tx: Connection,
+  captureId: string,
+  result: Parameters<typeof completeAnalysis>[2],
+): Promise<void> {
+  const analysis = await beginAnalysis(tx, captureId)
+  if (!analysis) return
+  await tx.query('DELETE FROM scout.observation WHERE analysis_id = $1', [analysis.id])
+  await completeAnalysis(tx, analysis.id, result)
+}
+
 /** Writes what was observed and completes the analysis. */
 export async function completeAnalysis(
   tx: Connection,

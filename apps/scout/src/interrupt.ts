@@ -1,3 +1,6 @@
+/** How a run ended: the process's exit code. */
+export type ExitCode = 0 | 1 | 130 | 143
+
 type StopSignal = 'SIGINT' | 'SIGTERM'
 
 /** A run that was told to stop by a signal. */

@@ -26,9 +26,9 @@ const SHORTEST_WINDOW_MS = 1_000
 const BAR_WIDTH = 30
 const NARROWEST_BAR = 8
 
-/** A bar where `stream` is a terminal, else a line now and then. */
-export function showProgress(stream: NodeJS.WriteStream): Progress {
-  return stream.isTTY ? new Bar(stream) : new Lines(stream)
+/** A bar where `stream` is a terminal, else a line now and then. @param noun what is counted. */
+export function showProgress(stream: NodeJS.WriteStream, noun = 'image'): Progress {
+  return stream.isTTY ? new Bar(stream) : new Lines(stream, noun)
 }
 
 /** Images per second over the last half minute, and the time left at that rate. */
@@ -110,9 +110,11 @@ class Lines implements Progress {
   readonly #rate = new Rate()
   #lastLine = performance.now()
   #told = ''
+  readonly #noun: string
 
-  constructor(stream: NodeJS.WriteStream) {
+  constructor(stream: NodeJS.WriteStream, noun: string) {
     this.#stream = stream
+    this.#noun = noun
   }
 
   update(counts: Counts): void {
@@ -126,7 +128,7 @@ class Lines implements Progress {
     this.#lastLine = now
     this.#told = state
     const text = [
-      `${finished} of ${counted(total, 'image')}`,
+      `${finished} of ${counted(total, this.#noun)}`,
       ...(failed > 0 ? [`${failed} failed`] : []),
       ...(rate === null ? [] : [`${rate.toFixed(1)} a second`]),
       ...(secondsLeft === null ? [] : [`${inWords(secondsLeft)} left`]),

@@ -1,3 +1,4 @@
+import { ANALYSIS_QUEUE } from './analyse-capture.ts'
 import { announceAnalyses } from './announce.ts'
 import type { Backend } from './backend.ts'
 import { captureResults, captureStates, findOrCreateCamera } from './captures.ts'
@@ -120,7 +121,9 @@ export class Run {
 
   async #tellLeftovers(): Promise<void> {
     const live = await this.#whenReachable(() => this.#parts.backend.engine.counts())
-    const waiting = live.reduce((sum, { count }) => sum + count, 0)
+    const waiting = live
+      .filter(({ queue }) => queue === ANALYSIS_QUEUE)
+      .reduce((sum, { count }) => sum + count, 0)
     if (waiting > 0) this.#say(`Unfinished from before: ${counted(waiting, 'job')}, which will be done, too.`)
   }
 

@@ -1,5 +1,5 @@
 import { AISDKError } from '@ai-sdk/provider'
-import { generateText, Output } from 'ai'
+import { type FilePart, generateText, Output, type TextPart } from 'ai'
 import { prepareForModel } from '../images.ts'
 import { answerSchema, storableText } from './answer.ts'
 import { DETECTOR_PROVIDER } from './detector/language-model.ts'
@@ -14,10 +14,17 @@ export interface AnalysisProfile {
   readonly labels?: readonly string[] | null
 }
 
-/** One image to look at. */
-export interface ModelCall {
-  /** The stored file as it is: it is scaled down here. */
-  readonly image: Uint8Array
+/** One image to look at, or one text to read. */
+export type ModelCall = CallOptions &
+  (
+    | {
+        /** The stored file as it is: it is scaled down here. */
+        readonly image: Uint8Array
+      }
+    | { readonly text: string }
+  )
+
+interface CallOptions {
   readonly profile: AnalysisProfile
   /** Aborts the call: its timeout, its cancellation, the end of the process. */
   readonly signal: AbortSignal
@@ -46,8 +53,10 @@ export interface TokenUsage {
 const LONGEST_ANSWER = 200_000
 const LONGEST_NAME = 200
 
-const INSTRUCTIONS = `You look at one image from a camera and report what you observe, as JSON only:
-{"observations": [{"label": string, "confidence": number or null, "text": string or null, "box": {"x": number, "y": number, "width": number, "height": number} or null}]}
+const LOOK = 'You look at one image from a camera and report what you observe, as JSON only:'
+const READ =
+  'You read one text and report what you find in it, as JSON only; boxes are for images, so each is null:'
+const FORM = `{"observations": [{"label": string, "confidence": number or null, "text": string or null, "box": {"x": number, "y": number, "width": number, "height": number} or null}]}
 label: one or two words for the kind of thing, in lower case. confidence: 0 to 1. text: a sentence, where a label does not say enough.
 box: where it is, x and y being its top left corner; all four as fractions (0 to 1) of the image's width and height, never pixels.
 Use null for what you do not know. When there is nothing to report, answer {"observations": []}.`
@@ -64,7 +73,7 @@ const unreadAnswer: Output.Output<string, string, never> = {
 }
 
 /**
- * Looks at one image: scales it down and makes exactly one request. Whatever text the model answers is returned,
+ * Looks at one image, which is scaled down first, or reads one text: exactly one request. Whatever text the model answers is returned,
  * garbage too; `parseAnswer` reads it.
  *
  * @throws {ImageError} when the image cannot be read
@@ -74,19 +83,11 @@ const unreadAnswer: Output.Output<string, string, never> = {
  */
 export async function callModel(model: VisionModel, call: ModelCall): Promise<RawAnswer> {
   call.signal.throwIfAborted()
-  const image = await prepareForModel(call.image)
+  const content = await contentOf(call)
   const result = await generateText({
     model: model.languageModel,
-    instructions: INSTRUCTIONS,
-    messages: [
-      {
-        role: 'user',
-        content: [
-          { type: 'text', text: question(call.profile) },
-          { type: 'file', data: image.bytes, mediaType: image.contentType },
-        ],
-      },
-    ],
+    instructions: `${'image' in call ? LOOK : READ}\n${FORM}`,
+    messages: [{ role: 'user', content: [{ type: 'text', text: question(call.profile) }, content] }],
     output: unreadAnswer,
     maxRetries: 0,
     abortSignal: call.signal,
@@ -107,6 +108,12 @@ export async function callModel(model: VisionModel, call: ModelCall): Promise<Ra
     finishReason: result.finishReason,
     usage: counted ? { inputTokens: inputTokens ?? null, outputTokens: outputTokens ?? null } : null,
   }
+}
+
+async function contentOf(call: ModelCall): Promise<FilePart | TextPart> {
+  if (!('image' in call)) return { type: 'text', text: call.text }
+  const { bytes, contentType } = await prepareForModel(call.image)
+  return { type: 'file', data: bytes, mediaType: contentType }
 }
 
 function question({ prompt, labels }: AnalysisProfile): string {

@@ -18,6 +18,8 @@ export interface Scene {
   readonly env: Readonly<Record<string, string>>
   /** Starts `scout analyze FOLDER`. */
   analyze(env?: Readonly<Record<string, string>>): ScoutProcess
+  /** Starts `scout ARGUMENTS`. */
+  scout(args: readonly string[], env?: Readonly<Record<string, string>>): ScoutProcess
   /** What the model server knows a file by. */
   sentHash(name: string): Promise<string>
 }
@@ -37,13 +39,16 @@ export async function setScene(images: number, whenFinished: WhenFinished): Prom
     SCOUT_MODEL: 'compatible:test',
     SCOUT_MODEL_URL: model.url,
   }
+  const scout: Scene['scout'] = (args, over = {}) =>
+    spawnScout(args, whenFinished, { env: { ...env, ...over } })
   return {
     folder,
     data,
     database,
     model,
     env,
-    analyze: (over = {}) => spawnScout(['analyze', folder], whenFinished, { env: { ...env, ...over } }),
+    analyze: (over) => scout(['analyze', folder], over),
+    scout,
     sentHash: (name) => sentHash(path.join(folder, name)),
   }
 }
