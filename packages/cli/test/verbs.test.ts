@@ -35,6 +35,13 @@ describe('migration', () => {
     expect(stdout).toMatch(text)
     expect((await scene.json(...args)).value).toEqual({ sweep: 'describe', format, migration: stdout })
   })
+
+  test('of a partitioned table builds on each of its partitions', async () => {
+    const args = ['sweep', 'describe', 'migration', '--partitions', 'first_part', 'second_part']
+    const { code, stdout } = await scene.run(...args)
+    expect(code).toBe(EXIT.ok)
+    expect(stdout).toMatch(/CONCURRENTLY .* ON "first_part"[\s\S]* ON "second_part"[\s\S]* ATTACH PARTITION/)
+  })
 })
 
 describe('check', () => {

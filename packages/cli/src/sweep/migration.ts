@@ -10,13 +10,12 @@ export const migration: SweepVerb = {
   define: (command) =>
     command
       .description('print the migration that makes the table fit; connects to nothing')
-      .addOption(
-        new Option('--format <format>', 'what the migration is for').choices(FORMATS).default('sql'),
-      ),
+      .addOption(new Option('--format <format>', 'what the migration is for').choices(FORMATS).default('sql'))
+      .option('--partitions <names...>', 'all partitions of the table, where it has some', []),
   read(command: Command) {
-    const { format } = command.opts<{ format: MigrationFormat }>()
+    const { format, partitions } = command.opts<{ format: MigrationFormat; partitions: string[] }>()
     return async ({ name, control, output }) => {
-      const text = control.migration({ format })
+      const text = control.migration({ format, partitions })
       if (output.json) output.result<'migration'>({ sweep: name, format, migration: text }, () => [])
       else output.write(text)
       return EXIT.ok
