@@ -2,7 +2,7 @@ import type { Report } from './report.ts'
 
 const WIDTH = 900
 const ROW = 28
-const MARGINS = 120
+const MARGINS = 135
 /** Width of a character, about: nothing here can measure text. */
 const CHARACTER = 6.7
 
@@ -24,9 +24,10 @@ export async function chartOf({ benchmark, about, columns, results, repeats }: R
     title: {
       text: `${benchmark}: ${column?.title.replaceAll('\n', ' ')}, median of ${repeats}`,
       subtext: about,
-      subtextStyle: { width: WIDTH - 40, overflow: 'break' },
+      // Without a browser the library takes letters for narrower than they are.
+      subtextStyle: { width: WIDTH * 0.7, overflow: 'break' },
     },
-    grid: { left: 20 + CHARACTER * longest, right: 160, top: 80, bottom: 30 },
+    grid: { left: 20 + CHARACTER * longest, right: 160, top: 95, bottom: 30 },
     xAxis: { type: 'value' },
     yAxis: { type: 'category', data: shown.map(({ variant }) => variant) },
     series: [
