@@ -56,20 +56,42 @@ describe('how many connections are busy', () => {
     expect(application.mean).toBeCloseTo(0.024)
   })
 
-  test('is never above the slots, and grows with what there is to do', () => {
+  test('is never above the slots, and never less for more processes', () => {
     fc.assert(
       fc.property(LOADS, (load) => {
-        const { application, engine, together, ifHeldDuringCall, jobsPerSecond } = adviseConnections(load)
+        const { application, engine, together, ifHeldDuringCall } = adviseConnections(load)
         for (const busy of [application, engine, ifHeldDuringCall]) {
           expect(busy.p50).toBeLessThanOrEqual(busy.p99)
           expect(busy.p99).toBeLessThanOrEqual(load.concurrency)
           expect(busy.mean).toBeLessThanOrEqual(load.concurrency * (1 + 1e-9))
         }
         expect(application.p99).toBeLessThanOrEqual(ifHeldDuringCall.p99)
-        expect(together.p99).toBeLessThanOrEqual(application.p99 * (load.processes ?? 1) + 1)
+        // Quantiles do not add up (15 processes with one busy for 0.98 % of the time each have two busy for 1 % of it).
+        expect(together.p99).toBeGreaterThanOrEqual(application.p99)
+        expect(together.mean / (load.processes ?? 1) / application.mean).toBeCloseTo(1, 9)
+      }),
+    )
+  })
+
+  test('grows with the slots while there is always enough to do', () => {
+    fc.assert(
+      fc.property(LOADS, ({ arrivalsPerSecond: _, ...load }) => {
+        const once = adviseConnections(load)
         const twice = adviseConnections({ ...load, concurrency: load.concurrency * 2 })
-        expect(twice.application.p99).toBeGreaterThanOrEqual(application.p99)
-        expect(twice.jobsPerSecond).toBeGreaterThanOrEqual(jobsPerSecond)
+        expect(twice.application.p99).toBeGreaterThanOrEqual(once.application.p99)
+        expect(twice.application.mean).toBeGreaterThan(once.application.mean)
+        expect(twice.jobsPerSecond).toBeGreaterThan(once.jobsPerSecond)
+      }),
+    )
+  })
+
+  test('what arrives is what is done, up to what the slots can take', () => {
+    fc.assert(
+      fc.property(LOADS, fc.double({ min: 0.001, max: 10_000, noNaN: true }), (load, arrivalsPerSecond) => {
+        const most = adviseConnections({ ...load, arrivalsPerSecond: undefined }).jobsPerSecond
+        expect(adviseConnections({ ...load, arrivalsPerSecond }).jobsPerSecond).toBe(
+          Math.min(arrivalsPerSecond, most),
+        )
       }),
     )
   })
