@@ -183,20 +183,20 @@ class StagedRun<RawInput, Input, Prepared, RawAnswer, Answer, Tx> {
   }
 
   async run(): Promise<Outcome> {
-    const { transaction, stopTimer, enterPhase, signal } = this.#context
-    enterPhase('prepare')
-    const found = await transaction((tx) => {
+    const context = this.#context
+    context.enterPhase('prepare')
+    const found = await context.transaction((tx) => {
       nameTransaction(this.#names.prepare, this.#job.job.id)
       return this.#definition.prepare({ ...this.#job, tx })
     }, this.#names.prepare)
     if (found instanceof AlreadyDone) return complete(found.result)
-    signal.throwIfAborted()
+    context.signal.throwIfAborted()
     const known = found instanceof KnownAnswer
     const prepared = known ? found.prepared : found
-    enterPhase('call')
+    context.enterPhase('call')
     const raw = known ? JSON.parse(jsonText(found.answer, 'The answer')) : await this.#answer(prepared)
-    stopTimer()
-    enterPhase('commit')
+    context.stopTimer()
+    context.enterPhase('commit')
     return this.#commit(prepared, raw)
   }
 
@@ -208,7 +208,7 @@ class StagedRun<RawInput, Input, Prepared, RawAnswer, Answer, Tx> {
       ...this.#job,
       prepared,
       step: (name, work) => this.#step(name, work),
-      query: this.#context.query,
+      query: (text, values) => this.#context.query(text, values),
     })
     // The time limit is the call's: an answer that was paid for is stored, however long that takes.
     this.#context.stopTimer()

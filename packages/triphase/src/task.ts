@@ -125,7 +125,8 @@ export interface ExecutionContext<Tx> extends JobContext<unknown> {
  * (`unknown`: none).
  */
 export interface Task<RawInput = unknown, Tx = unknown> extends TaskReference<RawInput> {
-  readonly execute: (context: ExecutionContext<Tx>) => Promise<unknown>
+  /** What it returns, or what its promise resolves to, is the job's result or an `Outcome`. */
+  readonly execute: (context: ExecutionContext<Tx>) => unknown
   /** Runs in the transaction that discards or cancels a job of which this process had a claim. */
   readonly abandon: ((context: AbandonContext<unknown, Tx>) => unknown) | undefined
 }
@@ -167,8 +168,22 @@ export function defineTask<RawInput, Input>(
   definition: TaskDefinition<RawInput, Input>,
 ): Task<RawInput, unknown> {
   const { name, input, run, ...options } = definition
-  const execute = async (context: ExecutionContext<unknown>) => run(context as JobContext<Input>)
+  const execute = (context: ExecutionContext<unknown>) => run(jobContextOf<Input>(context))
   return taskOf(name, input, options, { run }, execute)
+}
+
+/** What a handler sees of an execution context; with properties of its own, so that it can be spread. */
+function jobContextOf<Input>(context: ExecutionContext<unknown>): JobContext<Input> {
+  return {
+    input: context.input as Input,
+    job: context.job,
+    get signal() {
+      return context.signal
+    },
+    get idempotencyKey() {
+      return context.idempotencyKey
+    },
+  }
 }
 
 /** Builds a task from parts, refusing options that cannot work, and `handlers` that are not there. */
@@ -177,7 +192,7 @@ export function taskOf<RawInput, Tx>(
   input: StandardSchemaV1<RawInput, unknown>,
   options: TaskOptions,
   handlers: Readonly<Record<string, unknown>>,
-  execute: (context: ExecutionContext<Tx>) => Promise<unknown>,
+  execute: (context: ExecutionContext<Tx>) => unknown,
   abandon?: (context: AbandonContext<unknown, Tx>) => unknown,
 ): Task<RawInput, Tx> {
   const faults = [...handlerFaults(input, handlers), ...optionFaults(options)]

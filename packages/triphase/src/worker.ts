@@ -10,7 +10,6 @@ import { Stager } from './maintenance/stager.ts'
 import type { Hint, Notifier } from './notifier.ts'
 import { Acker } from './queue/acker.ts'
 import { RunningClaim, RunningClaims } from './queue/claims.ts'
-import { ExecutionContexts } from './queue/context.ts'
 import { Executor } from './queue/executor.ts'
 import type { HintOutbox } from './queue/hints.ts'
 import type { Holds } from './queue/holds.ts'
@@ -179,7 +178,7 @@ export class Worker {
       claims: this.#claims,
       acker: this.#acker,
       telemetry,
-      contexts: new ExecutionContexts({
+      context: {
         database,
         application,
         telemetry,
@@ -188,7 +187,7 @@ export class Worker {
         keepCompleted: config.retentionMs > 0,
         closing: this.#closing.signal,
         onAvailable: (queue) => this.#workIn([queue], true),
-      }),
+      },
       queueTimeoutMs: (queue) => config.queues.get(queue)?.timeoutMs ?? 60_000,
       abortGraceMs: config.abortGraceMs,
       onAvailable: (queue) => this.#workIn([queue], true),
@@ -250,24 +249,20 @@ export class Worker {
     }
   }
 
-  async #run(claim: RunningClaim): Promise<void> {
-    try {
-      await this.#executor.run(claim)
-    } finally {
-      void this.#suspectIsThrough(claim)
-    }
+  #run(claim: RunningClaim): Promise<void> {
+    const done = this.#executor.run(claim)
+    return isSuspect(claim.job) ? done.finally(() => void this.#suspectIsThrough(claim)) : done
   }
 
   #handBack(claims: readonly RunningClaim[]): void {
     for (const claim of claims) {
       void this.#executor.handBack(claim)
-      void this.#suspectIsThrough(claim)
+      if (isSuspect(claim.job)) void this.#suspectIsThrough(claim)
     }
   }
 
   /** Until its outcome is written, a crash of the next suspect would count for this one too. */
   async #suspectIsThrough(claim: RunningClaim): Promise<void> {
-    if (!isSuspect(claim.job)) return
     await this.#claims.end(claim)
     this.#suspectReserved = false
     for (const producer of this.#producers.values()) producer.wake()

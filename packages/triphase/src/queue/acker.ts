@@ -71,12 +71,15 @@ export class Acker {
   }
 
   #lane(write: Write): NaturalBatches<Waiting> {
-    return new NaturalBatches(async (batch) => {
-      await this.#write(write, batch)
-      this.#pending -= batch.length
-      for (const resolve of this.#drained) resolve()
-      this.#drained.clear()
-    }, LARGEST_BATCH)
+    return new NaturalBatches(
+      async (batch) => {
+        await this.#write(write, batch)
+        this.#pending -= batch.length
+        for (const resolve of this.#drained) resolve()
+        this.#drained.clear()
+      },
+      { largest: LARGEST_BATCH, wholeTurns: true },
+    )
   }
 
   async #write(write: Write, batch: readonly Waiting[]): Promise<void> {

@@ -19,7 +19,7 @@ export class RunningClaim {
   #controller: AbortController | undefined
   #reason: TriphaseError | undefined
   #onAbort: (() => void) | undefined
-  readonly #stores = new Set<Promise<unknown>>()
+  #stores: Set<Promise<unknown>> | undefined
 
   constructor(job: ClaimedJob) {
     this.job = job
@@ -53,22 +53,24 @@ export class RunningClaim {
 
   /** Whether an answer that was paid for is being stored. */
   get storing(): boolean {
-    return this.#stores.size > 0
+    return this.#stores !== undefined && this.#stores.size > 0
   }
 
   /** Marks the claim as storing until `stored` settles. */
   async whileStoring<Value>(stored: Promise<Value>): Promise<Value> {
-    this.#stores.add(stored)
+    this.#stores ??= new Set()
+    const stores = this.#stores
+    stores.add(stored)
     try {
       return await stored
     } finally {
-      this.#stores.delete(stored)
+      stores.delete(stored)
     }
   }
 
   /** Resolves when nothing that is being stored now is left. */
   async stored(): Promise<void> {
-    await Promise.allSettled(this.#stores)
+    await Promise.allSettled(this.#stores ?? [])
   }
 
   /** An ack of this claim; whatever is not given is absent. */

@@ -1,11 +1,12 @@
 import { storedError, TriphaseError } from '../errors.ts'
+import type { ClaimedJob } from '../job.ts'
 import { untilDone } from '../retry.ts'
 import { type Ack, ackedClaims, finishJobs } from '../store/ack.ts'
 import { findAnswers, storeAnswer } from '../store/answer.ts'
 import { type Database, isConnectionFailure, isDataError } from '../store/database.ts'
 import { withPartition } from '../store/partitions.ts'
 import type { Transactor } from '../store/transactor.ts'
-import { type ExecutionContext, jsonText, Outcome } from '../task.ts'
+import { type ExecutionContext, type JobContext, jsonText, Outcome } from '../task.ts'
 import type { Telemetry } from '../telemetry.ts'
 import type { RunningClaim } from './claims.ts'
 import type { Holds } from './holds.ts'
@@ -25,52 +26,62 @@ export interface ContextParts {
   onAvailable: (queue: string) => void
 }
 
-type Context = ExecutionContext<unknown>
-
-/** Makes what the engine offers to the code that runs a claim. */
-export class ExecutionContexts {
+/** What the engine offers to the code that runs a claim. */
+export class ClaimContext implements ExecutionContext<unknown> {
+  readonly input: unknown
   readonly #parts: ContextParts
+  readonly #claim: RunningClaim
+  readonly #timer: NodeJS.Timeout | undefined
 
-  constructor(parts: ContextParts) {
+  /**
+   * @param input of the task's handler.
+   * @param timer the attempt's time limit.
+   */
+  constructor(parts: ContextParts, claim: RunningClaim, input: unknown, timer?: NodeJS.Timeout) {
     this.#parts = parts
+    this.#claim = claim
+    this.#timer = timer
+    this.input = input
   }
 
-  of(claim: RunningClaim, input: unknown, stopTimer: () => void): Context {
-    const { id, attempt, maxAttempts, tags, insertedAt } = claim.job
-    const { schema } = this.#parts.database
-    return {
-      claim: claim.job,
-      engine: this.#parts.database,
-      announce: this.#parts.onAvailable,
-      job: { id, attempt, maxAttempts, tags, insertedAt },
-      input,
-      get signal() {
-        return claim.signal
-      },
-      // With the time of enqueueing: ids begin anew in another database, and with them would the keys.
-      get idempotencyKey() {
-        return `${schema}-${id}-${insertedAt.getTime().toString(36)}`
-      },
-      enterPhase: (name) => {
-        claim.ledger.enterPhase(name)
-        this.#parts.telemetry.emit('job:phase', { ...claim.event(), phase: name })
-      },
-      stopTimer,
-      transaction: (work, opened) => this.#transaction(claim, work, opened),
-      query: (text, values = []) => this.#query(claim, text, values),
-      storedAnswers: () =>
-        this.#retried('find answers', () => findAnswers(this.#parts.database, claim.job.id)),
-      storeAnswer: (step, json) => this.#storeAnswer(claim, step, json),
-      commit: (work, opened) => this.#commit(claim, work, opened),
-    }
+  get claim(): ClaimedJob {
+    return this.#claim.job
   }
 
-  #transaction<Value>(
-    claim: RunningClaim,
-    work: (tx: unknown) => Promise<Value>,
-    opened?: () => string,
-  ): Promise<Value> {
-    return this.#holding(claim, opened, (began) =>
+  get engine(): Database {
+    return this.#parts.database
+  }
+
+  get job(): JobContext<unknown>['job'] {
+    const { id, attempt, maxAttempts, tags, insertedAt } = this.#claim.job
+    return { id, attempt, maxAttempts, tags, insertedAt }
+  }
+
+  get signal(): AbortSignal {
+    return this.#claim.signal
+  }
+
+  /** With the time of enqueueing: ids begin anew in another database, and with them would the keys. */
+  get idempotencyKey(): string {
+    const { id, insertedAt } = this.#claim.job
+    return `${this.#parts.database.schema}-${id}-${insertedAt.getTime().toString(36)}`
+  }
+
+  announce(queue: string): void {
+    this.#parts.onAvailable(queue)
+  }
+
+  enterPhase(phase: string): void {
+    this.#claim.ledger.enterPhase(phase)
+    this.#parts.telemetry.emit('job:phase', { ...this.#claim.event(), phase })
+  }
+
+  stopTimer(): void {
+    clearTimeout(this.#timer)
+  }
+
+  transaction<Value>(work: (tx: unknown) => Promise<Value>, opened?: () => string): Promise<Value> {
+    return this.#holding(opened, (began) =>
       this.#parts.application.transaction((tx) => {
         began()
         return work(tx)
@@ -78,23 +89,67 @@ export class ExecutionContexts {
     )
   }
 
-  #query(claim: RunningClaim, text: string, values: readonly unknown[]): Promise<{ rows: unknown[] }> {
+  query(text: string, values: readonly unknown[] = []): Promise<{ rows: unknown[] }> {
     const { application } = this.#parts
-    if (!application.query) return this.#transaction(claim, (tx) => application.execute(tx, text, values))
+    if (!application.query) return this.transaction((tx) => application.execute(tx, text, values))
     const { query } = application
-    return this.#holding(claim, undefined, (began) => {
+    return this.#holding(undefined, (began) => {
       // A pool's own query does not say when it got its connection: all of it counts as held.
       began()
       return query.call(application, text, values)
     })
   }
 
+  storedAnswers(): Promise<Map<string, string>> {
+    return this.#retried('find answers', () => findAnswers(this.#parts.database, this.#claim.job.id))
+  }
+
+  async storeAnswer(step: string, json: string): Promise<string> {
+    const { database, telemetry, maxAnswerBytes } = this.#parts
+    const bytes = Buffer.byteLength(json)
+    if (bytes > maxAnswerBytes) {
+      throw new TriphaseError(
+        'ANSWER_TOO_LARGE',
+        `The answer of step ${step} has ${bytes} bytes, more than maxAnswerBytes (${maxAnswerBytes}). Return less, or store large parts elsewhere and return a reference.`,
+      )
+    }
+    const { id: jobId, claimNo } = this.#claim.job
+    const storing = this.#retried('store answer', () => storeAnswer(database, { jobId, claimNo, step, json }))
+    const standing = await this.#claim.whileStoring(storing).catch((error: unknown) => {
+      throw isDataError(error) ? refusedAnswer(step, error) : error
+    })
+    telemetry.emit('job:answer-stored', { ...this.#claim.event(), step, bytes, first: standing.first })
+    return standing.json
+  }
+
+  async commit(work: (tx: unknown) => Promise<unknown>, opened?: () => string): Promise<Outcome> {
+    const claim = this.#claim
+    let result: unknown
+    const finish = async (tx: unknown) => {
+      result = await work(tx)
+      const json = jsonText(result, 'The result')
+      return claim.ack('completed', { result: json, attempt: claim.attemptRow('completed') })
+    }
+    await this.#finishWith(finish, opened)
+    return new Outcome('acknowledged', { result })
+  }
+
+  /** Runs a task's `abandon` and ends its job with `ack`, in one transaction. */
+  async abandon(ack: Ack, work: (tx: unknown) => unknown): Promise<void> {
+    const once = () =>
+      this.#finishWith(async (tx) => {
+        await work(tx)
+        return ack
+      })
+    await this.#retried('abandon', once, isConnectionFailure)
+  }
+
   #holding<Value>(
-    claim: RunningClaim,
     opened: (() => string) | undefined,
     run: (began: () => void) => Promise<Value>,
   ): Promise<Value> {
     const { holds, telemetry } = this.#parts
+    const claim = this.#claim
     const { id: jobId, task } = claim.job
     let held = false
     const holding = holds.during(
@@ -121,71 +176,24 @@ export class ExecutionContexts {
     })
   }
 
-  async #storeAnswer(claim: RunningClaim, step: string, json: string): Promise<string> {
-    const bytes = Buffer.byteLength(json)
-    if (bytes > this.#parts.maxAnswerBytes) {
-      throw new TriphaseError(
-        'ANSWER_TOO_LARGE',
-        `The answer of step ${step} has ${bytes} bytes, more than maxAnswerBytes (${this.#parts.maxAnswerBytes}). Return less, or store large parts elsewhere and return a reference.`,
-      )
-    }
-    const { id: jobId, claimNo } = claim.job
-    const { database, telemetry } = this.#parts
-    const storing = this.#retried('store answer', () => storeAnswer(database, { jobId, claimNo, step, json }))
-    const standing = await claim.whileStoring(storing).catch((error: unknown) => {
-      throw isDataError(error) ? refusedAnswer(step, error) : error
-    })
-    telemetry.emit('job:answer-stored', { ...claim.event(), step, bytes, first: standing.first })
-    return standing.json
-  }
-
-  /** Runs a task's `abandon` and ends its job with `ack`, in one transaction. */
-  async abandon(claim: RunningClaim, ack: Ack, work: (tx: unknown) => unknown): Promise<void> {
-    const once = () =>
-      this.#finishWith(claim, async (tx) => {
-        await work(tx)
-        return ack
-      })
-    await this.#retried('abandon', once, isConnectionFailure)
-  }
-
-  async #commit(
-    claim: RunningClaim,
-    work: (tx: unknown) => Promise<unknown>,
-    opened?: () => string,
-  ): Promise<Outcome> {
-    let result: unknown
-    const finish = async (tx: unknown) => {
-      result = await work(tx)
-      const json = jsonText(result, 'The result')
-      return claim.ack('completed', { result: json, attempt: claim.attemptRow('completed') })
-    }
-    await this.#finishWith(claim, finish, opened)
-    return new Outcome('acknowledged', { result })
-  }
-
   /**
    * The application's rows and the ack, together or not at all. An error after the ack was sent leaves open whether
    * the transaction committed: then history decides, by job and claim number.
    */
-  async #finishWith(
-    claim: RunningClaim,
-    work: (tx: unknown) => Promise<Ack>,
-    opened?: () => string,
-  ): Promise<void> {
+  async #finishWith(work: (tx: unknown) => Promise<Ack>, opened?: () => string): Promise<void> {
     let sent = false
     const finish = async (tx: unknown) => {
       const ack = await work(tx)
       sent = true
-      claim.settled = true
+      this.#claim.settled = true
       await this.#acknowledgeIn(tx, ack)
     }
-    const once = () => this.#transaction(claim, finish, opened)
+    const once = () => this.transaction(finish, opened)
     try {
       await withPartition(this.#parts.database, once)
     } catch (error) {
-      if (!sent || isLost(error) || !(await this.#committedAnyway(claim))) {
-        claim.settled = false
+      if (!sent || isLost(error) || !(await this.#committedAnyway())) {
+        this.#claim.settled = false
         throw error
       }
     }
@@ -204,8 +212,8 @@ export class ExecutionContexts {
     }
   }
 
-  async #committedAnyway(claim: RunningClaim): Promise<boolean> {
-    const { id: jobId, claimNo } = claim.job
+  async #committedAnyway(): Promise<boolean> {
+    const { id: jobId, claimNo } = this.#claim.job
     const { database, keepCompleted } = this.#parts
     const acked = await this.#retried('find ack', () =>
       ackedClaims(database, [{ jobId, claimNo }], keepCompleted),

@@ -14,7 +14,7 @@ import { type ExecutionContext, jsonText, Outcome, type Task, validated, WHOLE_A
 import type { Telemetry, TelemetryEvents } from '../telemetry.ts'
 import type { Acker } from './acker.ts'
 import type { RunningClaim, RunningClaims } from './claims.ts'
-import type { ExecutionContexts } from './context.ts'
+import { ClaimContext, type ContextParts } from './context.ts'
 import type { Holds } from './holds.ts'
 
 type Settled = { value: unknown } | { thrown: unknown }
@@ -27,7 +27,7 @@ export interface ExecutorParts {
   tasks: ReadonlyMap<string, AnyTask>
   claims: RunningClaims
   acker: Acker
-  contexts: ExecutionContexts
+  context: ContextParts
   holds: Holds
   telemetry: Telemetry
   queueTimeoutMs: (queue: string) => number
@@ -52,7 +52,7 @@ export class Executor {
 
   /** Runs one claim. Resolves when its slot is free again: the handler has settled and its outcome was handed over. */
   async run(claim: RunningClaim): Promise<void> {
-    const { telemetry, contexts } = this.#parts
+    const { telemetry, context } = this.#parts
     const { job } = claim
     claim.startedAt = performance.now()
     if (telemetry.hears('job:started')) {
@@ -71,7 +71,8 @@ export class Executor {
     const handler = settle(async () => {
       const checked = validated(task.input, job.input, 'INVALID_INPUT', `The input of job ${job.id}`)
       const input = checked instanceof Promise ? await checked : checked
-      return task.execute(contexts.of(claim, input, () => clearTimeout(timer)) as ExecutionContext<never>)
+      const given: ExecutionContext<unknown> = new ClaimContext(context, claim, input, timer)
+      return task.execute(given as ExecutionContext<never>)
     })
     const settled = await this.#unlessLeaked(claim, handler)
     clearTimeout(timer)
@@ -115,15 +116,15 @@ export class Executor {
   #unlessLeaked(claim: RunningClaim, handler: Promise<Settled>): Promise<Settled | undefined> {
     return new Promise((resolve) => {
       void handler.then(resolve)
-      const wait = async () => {
-        do {
-          await claim.stored()
-          await delay(this.#parts.abortGraceMs, undefined, { ref: false })
-        } while (claim.storing)
-        resolve(undefined)
-      }
-      claim.onAbort(() => void wait())
+      claim.onAbort(() => void this.#graceIsOver(claim).then(resolve))
     })
+  }
+
+  async #graceIsOver(claim: RunningClaim): Promise<undefined> {
+    do {
+      await claim.stored()
+      await delay(this.#parts.abortGraceMs, undefined, { ref: false })
+    } while (claim.storing)
   }
 
   async #unknownTask(claim: RunningClaim): Promise<void> {
@@ -254,7 +255,7 @@ export class Executor {
     const state = ack.state as 'discarded' | 'cancelled'
     const { input, ...job } = claim.job
     try {
-      await this.#parts.contexts.abandon(claim, ack, (tx) =>
+      await new ClaimContext(this.#parts.context, claim, input).abandon(ack, (tx) =>
         task.abandon?.({ tx: tx as never, input, job, state, error }),
       )
       return true
@@ -298,7 +299,7 @@ export class Executor {
   }
 }
 
-async function settle(work: () => Promise<unknown>): Promise<Settled> {
+async function settle(work: () => unknown): Promise<Settled> {
   try {
     return { value: await work() }
   } catch (thrown) {

@@ -4,11 +4,16 @@ type Sums = Omit<PhaseLedger, 'durationMs'>
 
 const NOTHING: Readonly<Sums> = { checkouts: 0, waitMs: 0, holdMs: 0, longestHoldMs: 0 }
 
-/** The connection time of one claim, phase by phase, while it goes on. */
+interface Hold {
+  phase: string | undefined
+  since: number
+}
+
+/** The connection time of one claim, phase by phase, while it goes on. Most claims have none: it is made when there is some. */
 export class ClaimLedger {
-  readonly #phases = new Map<string, PhaseLedger>()
-  readonly #sums: Sums = { ...NOTHING }
-  readonly #open = new Set<{ phase: string | undefined; since: number }>()
+  #phases: Map<string, PhaseLedger> | undefined
+  #sums: Sums | undefined
+  #open: Set<Hold> | undefined
   #phase: { name: string; since: number } | undefined
 
   get phase(): string | undefined {
@@ -16,7 +21,7 @@ export class ClaimLedger {
   }
 
   get checkouts(): number {
-    return this.#sums.checkouts
+    return this.#sums?.checkouts ?? 0
   }
 
   /** Closes the phase that the claim is in and opens the next. */
@@ -29,10 +34,12 @@ export class ClaimLedger {
   /** A connection was checked out, which was waited for so long. The function that is returned gives it back. */
   checkedOut(waitMs: number): () => void {
     const hold = { phase: this.phase, since: performance.now() }
-    this.#open.add(hold)
+    this.#open ??= new Set()
+    const open = this.#open
+    open.add(hold)
     this.#add(hold.phase, { ...NOTHING, checkouts: 1, waitMs })
     return () => {
-      if (!this.#open.delete(hold)) return
+      if (!open.delete(hold)) return
       const holdMs = performance.now() - hold.since
       this.#add(hold.phase, { ...NOTHING, holdMs, longestHoldMs: holdMs })
     }
@@ -40,16 +47,17 @@ export class ClaimLedger {
 
   /** All of it up to now, what is still going on included. */
   read(): Ledger {
+    if (!this.#sums && !this.#phase && !this.#phases) return { ...NOTHING, phases: {} }
     const now = performance.now()
-    const sums = { ...this.#sums }
-    const phases = new Map([...this.#phases].map(([name, phase]) => [name, { ...phase }]))
+    const sums = { ...(this.#sums ?? NOTHING) }
+    const phases = new Map([...(this.#phases ?? [])].map(([name, phase]) => [name, { ...phase }]))
     const phaseOf = (name: string) => {
       const phase = phases.get(name) ?? { durationMs: 0, ...NOTHING }
       phases.set(name, phase)
       return phase
     }
     if (this.#phase) phaseOf(this.#phase.name).durationMs += now - this.#phase.since
-    for (const { phase, since } of this.#open) {
+    for (const { phase, since } of this.#open ?? []) {
       const open = { ...NOTHING, holdMs: now - since, longestHoldMs: now - since }
       add(sums, open)
       if (phase !== undefined) add(phaseOf(phase), open)
@@ -66,17 +74,19 @@ export class ClaimLedger {
   }
 
   #of(phase: string): PhaseLedger {
-    const known = this.#phases.get(phase)
+    this.#phases ??= new Map()
+    const phases = this.#phases
+    const known = phases.get(phase)
     if (known) return known
     const fresh = { durationMs: 0, ...NOTHING }
-    this.#phases.set(phase, fresh)
+    phases.set(phase, fresh)
     return fresh
   }
 
   #add(phase: string | undefined, more: Sums): void {
-    for (const sums of phase === undefined ? [this.#sums] : [this.#sums, this.#of(phase)]) {
-      add(sums, more)
-    }
+    this.#sums ??= { ...NOTHING }
+    add(this.#sums, more)
+    if (phase !== undefined) add(this.#of(phase), more)
   }
 }
 

@@ -75,6 +75,7 @@ async function runHook(
 }
 
 function applicationOf(context: ExecutionContext<unknown>): RunOnApplication {
-  const { query, engine } = context
+  const { engine } = context
+  const query: RunOnApplication['query'] = (text, values) => context.query(text, values)
   return { query, schema: engine.schema, text: (sql) => engine.text(sql) }
 }
