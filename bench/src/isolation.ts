@@ -1,8 +1,11 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { createEngine } from 'triphase'
+import type { ApplicationOrder } from './isolation/application.ts'
 import type { IsolationFound, IsolationOrder } from './isolation/process.ts'
 import { type Column, type Comparison, optionsOf, runBenchmark, type Variant } from './support/benchmark.ts'
+import type { Child } from './support/child.ts'
 import type { Stage } from './support/stage.ts'
+import type { Figures } from './support/subject.ts'
 import { differs } from './systems/contestant.ts'
 
 const options = optionsOf()
@@ -14,7 +17,8 @@ const NAME = 'isolation'
 const POOLER_SIZE = 10
 const ROLES = ['engine_side', 'application_side'] as const
 
-type Disturbance = IsolationOrder['disturbance']
+type Way = 'directly' | 'PgBouncer'
+type Disturbance = 'none' | 'application' | 'acks'
 
 const IN_WORDS: Record<Disturbance, string> = {
   none: 'undisturbed',
@@ -22,11 +26,12 @@ const IN_WORDS: Record<Disturbance, string> = {
   acks: 'acks',
 }
 const nameOf = (way: string, disturbance: Disturbance) => `${way}, ${IN_WORDS[disturbance]}`
+const needsOf = (way: Way): Pick<Variant, 'needs'> => (way === 'PgBouncer' ? { needs: 'pgbouncer' } : {})
 
-function isolation(way: 'directly' | 'PgBouncer', disturbance: Disturbance): Variant {
+function isolation(way: Way, disturbance: Disturbance): Variant {
   return {
     name: nameOf(way, disturbance),
-    ...(way === 'PgBouncer' ? { needs: 'pgbouncer' as const } : {}),
+    ...needsOf(way),
     async measure(stage) {
       const order = { ...(await urlsOf(stage, way === 'PgBouncer')), disturbance }
       const child = stage.start(new URL('./isolation/process.ts', import.meta.url), {
@@ -52,11 +57,82 @@ function isolation(way: 'directly' | 'PgBouncer', disturbance: Disturbance): Var
   }
 }
 
+type Neighbour = 'none' | 'acks' | 'computing'
+
+const NEIGHBOUR: Record<Neighbour, string> = {
+  none: 'alone',
+  acks: 'beside acks',
+  computing: 'beside two processes that compute',
+}
+const nameBeside = (way: string, neighbour: Neighbour) => `${way}, another process ${NEIGHBOUR[neighbour]}`
+
+/** The application in a process of its own: what is left has to do with the database, or with the processor. */
+function elsewhere(way: Way, neighbour: Neighbour): Variant {
+  return {
+    name: nameBeside(way, neighbour),
+    ...needsOf(way),
+    async measure(stage) {
+      const urls = await urlsOf(stage, way === 'PgBouncer')
+      const application = stage.start(new URL('./isolation/application.ts', import.meta.url), {
+        url: urls.application,
+      } satisfies ApplicationOrder)
+      await application.heard('ready')
+      let faults: string[] = []
+      if (neighbour === 'none') await measured(application, UNDISTURBED_SECONDS / 4)
+      if (neighbour === 'computing') await besideComputing(stage, application)
+      if (neighbour === 'acks') faults = await besideAcks(stage, application, urls)
+      application.tell('enough')
+      const figures = await application.heard<Figures>('found')
+      await application.ended
+      return { figures, faults: [...faults, ...(await taken(stage))] }
+    },
+  }
+}
+
+async function measured(application: Child, seconds: number): Promise<void> {
+  application.tell('begin')
+  await delay(seconds * 1_000)
+  application.tell('pause')
+  await application.heard('paused')
+}
+
+async function besideComputing(stage: Stage, application: Child): Promise<void> {
+  const computing = [1, 2].map(() => stage.start(new URL('./isolation/computing.ts', import.meta.url), null))
+  await Promise.all(computing.map((child) => child.heard('ready')))
+  await measured(application, UNDISTURBED_SECONDS / 4)
+  for (const child of computing) child.tell('enough')
+  await Promise.all(computing.map((child) => child.ended))
+}
+
+async function besideAcks(stage: Stage, application: Child, urls: Urls): Promise<string[]> {
+  const engine = stage.start(new URL('./isolation/process.ts', import.meta.url), {
+    ...urls,
+    name: NAME,
+    disturbance: 'acks-elsewhere',
+    seconds: UNDISTURBED_SECONDS,
+    bursts: BURSTS,
+    jobs: JOBS,
+  } satisfies IsolationOrder)
+  await engine.heard('ready')
+  engine.tell('go')
+  for (let burst = 0; burst < BURSTS; burst++) {
+    await engine.heard('burst')
+    application.tell('begin')
+    await engine.heard('burst-over')
+    application.tell('pause')
+    await application.heard('paused')
+    engine.tell('next')
+  }
+  const { faults } = await engine.heard<IsolationFound>('found')
+  engine.tell('noted')
+  await engine.ended
+  return faults
+}
+
+type Urls = Pick<IsolationOrder, 'engine' | 'application' | 'directUrl'>
+
 /** The engine and the application log in with roles of their own, so that a pooler keeps a pool for each. */
-async function urlsOf(
-  stage: Stage,
-  pooled: boolean,
-): Promise<Pick<IsolationOrder, 'engine' | 'application' | 'directUrl'>> {
+async function urlsOf(stage: Stage, pooled: boolean): Promise<Urls> {
   const setUp = createEngine({ url: stage.url })
   await setUp.migrate()
   await setUp.stop()
@@ -145,6 +221,9 @@ await runBenchmark(
       isolation(way, 'none'),
       isolation(way, 'application'),
       isolation(way, 'acks'),
+      elsewhere(way, 'none'),
+      elsewhere(way, 'acks'),
+      elsewhere(way, 'computing'),
     ]),
     columns: [
       ...latency('job', 'enqueue to done,'),
@@ -154,6 +233,7 @@ await runBenchmark(
       { figure: 'longestSilence', title: 'longest\nsilence, s', places: 2 },
       ...latency('checkout', 'checkout,'),
       { figure: 'checkoutMax', title: 'checkout,\nlongest', places: 1 },
+      ...latency('transaction', 'transaction,'),
     ],
     comparisons: WAYS.flatMap((way): Comparison[] => [
       ...['jobP50', 'claimP50', 'cancelP50'].map((figure) => ({
@@ -165,6 +245,13 @@ await runBenchmark(
       { of: nameOf(way, 'application'), figure: 'longestSilence', atMost: 5 },
       { of: nameOf(way, 'acks'), to: nameOf(way, 'none'), figure: 'checkoutP50' },
       { of: nameOf(way, 'acks'), figure: 'checkoutMax', atMost: 100 },
+      ...['checkoutP50', 'transactionP50', 'transactionP99'].flatMap((figure) =>
+        (['none', 'computing'] as const).map((other) => ({
+          of: nameBeside(way, 'acks'),
+          to: nameBeside(way, other),
+          figure,
+        })),
+      ),
     ]),
   },
   options,

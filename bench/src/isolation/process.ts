@@ -1,15 +1,18 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type pg from 'pg'
 import { createEngine, defineTask, type Engine, unchecked } from 'triphase'
+import type { Conversation } from '../support/conversation.ts'
 import { quantile } from '../support/spread.ts'
 import { type Figures, runSubject } from '../support/subject.ts'
+import { Checkouts } from './checkouts.ts'
 
 export interface IsolationOrder {
   name: string
   engine: string
   application: string
   directUrl: string
-  disturbance: 'none' | 'application' | 'acks'
+  /** `acks-elsewhere`: acks whose bursts are told, for an application in another process. */
+  disturbance: 'none' | 'application' | 'acks' | 'acks-elsewhere'
   seconds: number
   /** Bursts of acks, and jobs of each. */
   bursts: number
@@ -58,7 +61,7 @@ async function drained(engine: Engine<pg.PoolClient>): Promise<void> {
 
 const PAUSE_MS = 20
 
-/** How long what the engine does takes, and how long the application waits for a connection. */
+/** How long what the engine does takes. */
 class Latencies {
   readonly #engine: Engine<pg.PoolClient>
   readonly #ms = {
@@ -66,7 +69,6 @@ class Latencies {
     claim: [] as number[],
     ack: [] as number[],
     cancel: [] as number[],
-    checkout: [] as number[],
   }
 
   constructor(engine: Engine<pg.PoolClient>) {
@@ -109,40 +111,6 @@ class Latencies {
     }
   }
 
-  /** The application's, one after the other until something has ended. */
-  async checkouts(until: Promise<unknown>): Promise<void> {
-    let ended = false
-    const end = until.finally(() => {
-      ended = true
-    })
-    while (!ended) {
-      const asked = performance.now()
-      await this.#engine.transaction(async (tx) => {
-        this.#ms.checkout.push(performance.now() - asked)
-        await tx.query('SELECT 1')
-      })
-      await delay(1)
-    }
-    await end
-  }
-
-  async checkoutsBesideAcks(jobs: number): Promise<void> {
-    const { telemetry } = this.#engine
-    const paused = telemetry.next('queue:changed', (event) => event.paused)
-    await this.#engine.pauseQueue('burst')
-    await paused
-    await this.#engine.enqueueMany(quick, Array(jobs).fill({ input: null, queue: 'burst' }))
-    const acked = Promise.withResolvers<void>()
-    let left = jobs
-    const end = telemetry.on('job:completed', () => {
-      left--
-      if (left === 0) acked.resolve()
-    })
-    await this.#engine.resumeQueue('burst')
-    await this.checkouts(acked.promise)
-    end()
-  }
-
   async #job(): Promise<void> {
     const { telemetry } = this.#engine
     let started = 0
@@ -168,6 +136,53 @@ class Latencies {
     await cancelled
     this.#ms.cancel.push(performance.now() - asked)
   }
+}
+
+/** Resolves when so many jobs, enqueued beforehand, are acked. */
+async function burst(engine: Engine<pg.PoolClient>, jobs: number, began: () => void): Promise<void> {
+  const { telemetry } = engine
+  const paused = telemetry.next('queue:changed', (event) => event.paused)
+  await engine.pauseQueue('burst')
+  await paused
+  await engine.enqueueMany(quick, Array(jobs).fill({ input: null, queue: 'burst' }))
+  const acked = Promise.withResolvers<void>()
+  let left = jobs
+  const end = telemetry.on('job:completed', () => {
+    left--
+    if (left === 0) acked.resolve()
+  })
+  await engine.resumeQueue('burst')
+  began()
+  await acked.promise
+  end()
+}
+
+async function bursts(
+  engine: Engine<pg.PoolClient>,
+  { bursts: count, jobs, disturbance }: IsolationOrder,
+  checkouts: Checkouts,
+  parent: Conversation,
+): Promise<void> {
+  for (let number = 0; number < count; number++) {
+    const began = Promise.withResolvers<void>()
+    const acked = burst(engine, jobs, began.resolve)
+    await began.promise
+    if (disturbance === 'acks') await checkouts.until(acked, transactionsOf(engine))
+    else {
+      parent.tell('burst')
+      await acked
+      parent.tell('burst-over')
+      await parent.heard('next')
+    }
+  }
+}
+
+function transactionsOf(engine: Engine<pg.PoolClient>): (began: () => void) => Promise<unknown> {
+  return (began) =>
+    engine.transaction((tx) => {
+      began()
+      return tx.query('SELECT 1')
+    })
 }
 
 /** A process that does both: the engine's work, and an application that checks out connections. */
@@ -199,13 +214,15 @@ await runSubject<IsolationOrder>(async (order, parent) => {
   const latencies = new Latencies(engine)
   await engine.start()
   await latencies.ofEngine(order.seconds / 8)
-  await latencies.checkouts(delay(order.seconds * 50))
+  const checkouts = new Checkouts()
+  await checkouts.until(delay(order.seconds * 50), transactionsOf(engine))
+  checkouts.forget()
   latencies.forget()
   parent.tell('ready')
   await parent.heard('go')
 
-  if (order.disturbance === 'acks') {
-    for (let burst = 0; burst < order.bursts; burst++) await latencies.checkoutsBesideAcks(order.jobs)
+  if (order.disturbance === 'acks' || order.disturbance === 'acks-elsewhere') {
+    await bursts(engine, order, checkouts, parent)
   } else {
     const exhausted = order.disturbance === 'application'
     if (exhausted) await exhaust(engine)
@@ -213,9 +230,10 @@ await runSubject<IsolationOrder>(async (order, parent) => {
       const { inUse, size, waiting } = engine.connections().application
       if (exhausted && (inUse !== size || waiting === 0)) faults.push('the application had a connection left')
     })
-    if (!exhausted) await latencies.checkouts(delay(order.seconds * 200))
+    if (!exhausted) await checkouts.until(delay(order.seconds * 200), transactionsOf(engine))
   }
-  parent.tell('found', { figures: latencies.figures(), faults } satisfies IsolationFound)
+  const figures = { ...latencies.figures(), ...checkouts.figures() }
+  parent.tell('found', { figures, faults } satisfies IsolationFound)
   await parent.heard('noted')
   released.resolve()
   await drained(engine)
