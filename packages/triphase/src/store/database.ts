@@ -164,9 +164,9 @@ const TYPES = {
   getTypeParser: (oid: number) => PARSERS[oid] ?? ((text: string) => text),
 } as pg.CustomTypesConfig
 
-/** Puts the configured schema in place of `triphase.`. */
+/** Puts the configured schema in place of `triphase.`; quoted, as it may be a word of SQL (`order`). */
 export function inSchema(sql: string, schema: string): string {
-  return sql.replaceAll(/\btriphase\./g, `${schema}.`)
+  return schema === 'triphase' ? sql : sql.replaceAll(/\btriphase\./g, `"${schema}".`)
 }
 
 /**

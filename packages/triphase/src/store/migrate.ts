@@ -76,7 +76,7 @@ async function applyLocked(
   const [lock] = await query<{ locked: boolean }>(TRY_LOCK, [schema])
   if (!lock?.locked) return 'locked'
   // CREATE SCHEMA IF NOT EXISTS needs the right to create schemas even where the schema exists.
-  if ((await query(SCHEMA_EXISTS, [schema])).length === 0) await query(`CREATE SCHEMA ${schema}`)
+  if ((await query(SCHEMA_EXISTS, [schema])).length === 0) await query(`CREATE SCHEMA "${schema}"`)
   await query(CREATE_LEDGER)
   const [ledger] = await query<{ version: number | null }>(LEDGER)
   if ((ledger?.version ?? 0) >= migration.version) return 'present'
@@ -134,7 +134,7 @@ export function migrationSql(options: { schema?: string; after?: number } = {}):
     ...missing.flatMap((migration) => [migration.sql.trim(), record(migration)]),
     'COMMIT;',
   ]
-  return `${inSchema(parts.join('\n\n'), schema).replace('SCHEMA IF NOT EXISTS triphase;', `SCHEMA IF NOT EXISTS ${schema};`)}\n`
+  return `${inSchema(parts.join('\n\n'), schema).replace('SCHEMA IF NOT EXISTS triphase;', `SCHEMA IF NOT EXISTS "${schema}";`)}\n`
 }
 
 function explained(error: unknown, schema: string): unknown {

@@ -31,7 +31,7 @@ async function withDatabase(
 
 test('statements mean the configured schema', () => {
   expect(inSchema('SELECT triphase.job.id FROM triphase.job, other_triphase.job', 'x')).toBe(
-    'SELECT x.job.id FROM x.job, other_triphase.job',
+    'SELECT "x".job.id FROM "x".job, other_triphase.job',
   )
 })
 
