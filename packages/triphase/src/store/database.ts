@@ -193,14 +193,16 @@ function cancelStatement(client: pg.PoolClient, url: string): void {
   connection.on('connect', () => connection.cancel(processID, secretKey))
   connection.on('error', () => {})
   const { host, port } = canceller
-  connection.connect(port, host)
+  // A folder is that of a Unix socket.
+  if (host.startsWith('/')) connection.connect(`${host}/.s.PGSQL.${port}`)
+  else connection.connect(port, host)
   connection.stream.unref()
 }
 
 interface CancelConnection {
   on(event: 'connect' | 'error', listener: () => void): void
   readonly stream: { unref(): void }
-  connect(port: number, host: string): void
+  connect(port: number | string, host?: string): void
   cancel(processId: number, secretKey: number | null): void
 }
 

@@ -22,7 +22,7 @@ const RECORD = /* sql */ `
 INSERT INTO triphase.migration (version, name, min_compatible) VALUES ($1, $2, $3)`
 // Tried, not waited for: a backend that waits for an advisory lock holds a snapshot, which stops CREATE INDEX
 // CONCURRENTLY for ever.
-const TRY_LOCK = /* sql */ `SELECT pg_try_advisory_xact_lock(hashtext('triphase.migration'), hashtext($1)) AS locked`
+const TRY_LOCK = /* sql */ `SELECT pg_try_advisory_xact_lock(hashtext('triphase migration'), hashtext($1)) AS locked`
 
 interface LedgerState {
   version: number
