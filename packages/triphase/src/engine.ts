@@ -161,7 +161,7 @@ export class Engine<Tx> {
    * Stops in order: claims nothing more, lets running jobs finish for the grace period, then fires their signals
    * and hands back what is left without burning an attempt. Closes every connection that the engine opened.
    *
-   * @param options.graceMs instead of the configured grace period, in milliseconds.
+   * @param options.graceMs instead of the configured grace period, in milliseconds; `Infinity` waits for all of them.
    */
   stop(options: { graceMs?: number } = {}): Promise<void> {
     this.#stopping ??= this.#stop(options.graceMs ?? this.#config.graceMs)
@@ -327,8 +327,11 @@ export class Engine<Tx> {
 
   /** Sets a queue's concurrency per process for all processes, until it is set to null: then each has its configured one again. */
   async setQueueConcurrency(queue: string, concurrency: number | null): Promise<void> {
-    if (concurrency !== null && !(Number.isInteger(concurrency) && concurrency >= 0)) {
-      throw new TriphaseError('INVALID_OPTIONS', 'concurrency: a whole number of at least 0, or null')
+    if (
+      concurrency !== null &&
+      !(Number.isInteger(concurrency) && concurrency >= 0 && concurrency < 2 ** 31)
+    ) {
+      throw new TriphaseError('INVALID_OPTIONS', 'concurrency: a whole number from 0 to 2147483647, or null')
     }
     await setQueueConcurrency(this.#database, checkedQueue(queue), concurrency)
     this.#send([{ kind: 'queue-changed', queue }])

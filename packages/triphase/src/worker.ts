@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { EngineConfig } from './config.ts'
+import { LONGEST_TIMER_MS } from './duration.ts'
 import { storedError, TriphaseError } from './errors.ts'
 import type { ClaimedJob } from './job.ts'
 import { Heart } from './maintenance/heart.ts'
@@ -327,6 +328,7 @@ function isSuspect(job: ClaimedJob): boolean {
 
 async function within(ms: number, done: Promise<void>): Promise<void> {
   const timer = new AbortController()
-  await Promise.race([done, delay(ms, undefined, { signal: timer.signal }).catch(() => {})])
+  const limitMs = Math.min(ms, LONGEST_TIMER_MS)
+  await Promise.race([done, delay(limitMs, undefined, { signal: timer.signal }).catch(() => {})])
   timer.abort()
 }

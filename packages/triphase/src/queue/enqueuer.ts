@@ -148,7 +148,8 @@ function enqueueFaults(options: EnqueueOptions): string[] {
     if (value !== undefined && !isDelay(value))
       faults.push(`${name}: a length of time up to 10 years, such as '5m'`)
   }
-  if (options.runAt !== undefined && !isValidDate(options.runAt)) faults.push('runAt: a valid date')
+  if (options.runAt !== undefined && !isStorableDate(options.runAt))
+    faults.push('runAt: a valid date, of the year 1 or later')
   if (options.delay !== undefined && options.runAt !== undefined)
     faults.push('delay and runAt: only one of them')
   if (options.uniqueFor !== undefined && options.uniqueKey === undefined)
@@ -169,8 +170,9 @@ function isDelay(value: Duration): boolean {
   }
 }
 
-function isValidDate(value: unknown): boolean {
-  return value instanceof Date && !Number.isNaN(value.getTime())
+/** Postgres' timestamps end long after those of JavaScript, and begin long after them too. */
+function isStorableDate(value: unknown): boolean {
+  return value instanceof Date && value.getUTCFullYear() >= 1
 }
 
 const STORABLE_TEXT = '1 to 500 characters, without \\u0000 and halves of surrogate pairs'
@@ -190,7 +192,8 @@ function newJob(task: TaskReference<unknown>, input: string, options: EnqueueOpt
     priority: PRIORITIES.indexOf(options.priority ?? defaults.priority ?? 'normal'),
     maxAttempts: options.maxAttempts ?? defaults.maxAttempts ?? 10,
     maxCrashes: options.maxCrashes ?? defaults.maxCrashes ?? 3,
-    timeoutMs: options.timeout === undefined ? null : milliseconds(options.timeout),
+    // Whole ones: '16.1s' is a fraction more than 16,100.
+    timeoutMs: options.timeout === undefined ? null : Math.max(1, Math.round(milliseconds(options.timeout))),
     delayMs: milliseconds(options.delay ?? 0),
     runAt: options.runAt ?? null,
     tags: [...(options.tags ?? [])],

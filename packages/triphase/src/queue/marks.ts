@@ -2,6 +2,8 @@ import { PRIORITIES } from '../job.ts'
 import type { ClaimReceipt } from '../store/claim.ts'
 
 const FULL_WALK_MS = 30_000
+/** Of each priority. */
+const MOST_TOPS = 100
 
 interface Top {
   position: number
@@ -40,6 +42,8 @@ export class Marks {
       while ((tops[0]?.horizon ?? Number.POSITIVE_INFINITY) <= receipt.oldestOpen) {
         this.#marks[priority] = Math.max(this.#marks[priority] as number, (tops.shift() as Top).position)
       }
+      // A transaction that stays open for days keeps all tops from becoming marks: the last one stands for those after it.
+      if (tops.length >= MOST_TOPS) tops.pop()
       tops.push({ position, horizon: receipt.horizon })
     }
   }

@@ -60,7 +60,7 @@ export async function finishJobs(
   acks: readonly Ack[],
   keepCompleted = true,
 ): Promise<Set<string>> {
-  const inOrder = byId(acks)
+  const inOrder = newestById(acks)
   const rows = await run(FINISH, [
     inOrder.map((ack) => ack.jobId),
     inOrder.map((ack) => ack.claimNo),
@@ -76,7 +76,7 @@ export async function finishJobs(
 
 /** Sends jobs back to waiting (`retryable`, `scheduled`, `available`); returns the ids of those whose claim still held. */
 export async function rescheduleJobs(run: RunStatement, acks: readonly Ack[]): Promise<Set<string>> {
-  const inOrder = byId(acks)
+  const inOrder = newestById(acks)
   const rows = await run(RESCHEDULE, [
     inOrder.map((ack) => ack.jobId),
     inOrder.map((ack) => ack.claimNo),
@@ -102,8 +102,16 @@ export async function ackedClaims(
   return idsOf(rows)
 }
 
-function byId(acks: readonly Ack[]): Ack[] {
-  return [...acks].sort((a, b) => a.jobId.length - b.jobId.length || (a.jobId < b.jobId ? -1 : 1))
+/**
+ * One ack a job, in ascending id. A process that was taken for dead may have claimed a job again while the ack of its
+ * earlier claim still waits: that one cannot hold any more, and the statements join by job alone.
+ */
+function newestById(acks: readonly Ack[]): Ack[] {
+  const newest = new Map<string, Ack>()
+  for (const ack of acks) {
+    if ((newest.get(ack.jobId)?.claimNo ?? 0) < ack.claimNo) newest.set(ack.jobId, ack)
+  }
+  return [...newest.values()].sort((a, b) => a.jobId.length - b.jobId.length || (a.jobId < b.jobId ? -1 : 1))
 }
 
 function idsOf(rows: readonly unknown[]): Set<string> {

@@ -164,9 +164,9 @@ const TYPES = {
   getTypeParser: (oid: number) => PARSERS[oid] ?? ((text: string) => text),
 } as pg.CustomTypesConfig
 
-/** Puts the configured schema in place of `triphase.`. */
+/** Puts the configured schema in place of `triphase.`; quoted, as it may be a word of SQL (`order`). */
 export function inSchema(sql: string, schema: string): string {
-  return sql.replaceAll(/\btriphase\./g, `${schema}.`)
+  return schema === 'triphase' ? sql : sql.replaceAll(/\btriphase\./g, `"${schema}".`)
 }
 
 /**
@@ -193,14 +193,16 @@ function cancelStatement(client: pg.PoolClient, url: string): void {
   connection.on('connect', () => connection.cancel(processID, secretKey))
   connection.on('error', () => {})
   const { host, port } = canceller
-  connection.connect(port, host)
+  // A folder is that of a Unix socket.
+  if (host.startsWith('/')) connection.connect(`${host}/.s.PGSQL.${port}`)
+  else connection.connect(port, host)
   connection.stream.unref()
 }
 
 interface CancelConnection {
   on(event: 'connect' | 'error', listener: () => void): void
   readonly stream: { unref(): void }
-  connect(port: number, host: string): void
+  connect(port: number | string, host?: string): void
   cancel(processId: number, secretKey: number | null): void
 }
 

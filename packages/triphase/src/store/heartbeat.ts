@@ -53,7 +53,7 @@ VALUES ($1, $2, $3, $4, $5, $6::json) RETURNING id::text`
 // leader_pkey, job_executing (strays), cancel_request_pkey and job_pkey (once a running claim), job_available (once
 // a queue), job_due (the first entry).
 // A stray is a job whose claim's reply was lost: no running claim knows it, and a claim's reply never takes as long
-// as $7. An INSERT … ON CONFLICT takes the lease only when it is free, expired or ours.
+// as $7; one that somebody has locked is left for a later beat, since whoever waits does not beat. An INSERT … ON CONFLICT takes the lease only when it is free, expired or ours.
 const BEAT = /* sql */ `
 WITH running AS (
   SELECT * FROM unnest($2::bigint[], $3::int[]) AS r(job_id, claim_no)
@@ -69,13 +69,16 @@ WITH running AS (
   ON CONFLICT (name) DO UPDATE SET process_id = excluded.process_id, expires_at = excluded.expires_at
     WHERE l.process_id = excluded.process_id OR l.expires_at < clock_timestamp()
   RETURNING process_id
+), stray AS (
+  SELECT id FROM triphase.job
+  WHERE $8 AND process_id = $1 AND state = 'executing'
+    AND claimed_at < clock_timestamp() - $7 * interval '1 millisecond' AND NOT id = ANY ($2::bigint[])
+  FOR UPDATE SKIP LOCKED
 ), strays AS (
   UPDATE triphase.job
   SET state = 'available', claim_no = claim_no + 1, attempt = attempt - 1, process_id = NULL, claimed_at = NULL,
       position = nextval('triphase.job_position')
-  WHERE $8 AND process_id = $1 AND state = 'executing'
-    AND claimed_at < clock_timestamp() - $7 * interval '1 millisecond' AND NOT id = ANY ($2::bigint[])
-  RETURNING id
+  WHERE id = ANY (ARRAY(SELECT id FROM stray)) RETURNING id
 )
 SELECT
   EXISTS (SELECT FROM beat) AS alive,

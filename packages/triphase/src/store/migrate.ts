@@ -22,7 +22,7 @@ const RECORD = /* sql */ `
 INSERT INTO triphase.migration (version, name, min_compatible) VALUES ($1, $2, $3)`
 // Tried, not waited for: a backend that waits for an advisory lock holds a snapshot, which stops CREATE INDEX
 // CONCURRENTLY for ever.
-const TRY_LOCK = /* sql */ `SELECT pg_try_advisory_xact_lock(hashtext('triphase.migration'), hashtext($1)) AS locked`
+const TRY_LOCK = /* sql */ `SELECT pg_try_advisory_xact_lock(hashtext('triphase migration'), hashtext($1)) AS locked`
 
 interface LedgerState {
   version: number
@@ -76,7 +76,7 @@ async function applyLocked(
   const [lock] = await query<{ locked: boolean }>(TRY_LOCK, [schema])
   if (!lock?.locked) return 'locked'
   // CREATE SCHEMA IF NOT EXISTS needs the right to create schemas even where the schema exists.
-  if ((await query(SCHEMA_EXISTS, [schema])).length === 0) await query(`CREATE SCHEMA ${schema}`)
+  if ((await query(SCHEMA_EXISTS, [schema])).length === 0) await query(`CREATE SCHEMA "${schema}"`)
   await query(CREATE_LEDGER)
   const [ledger] = await query<{ version: number | null }>(LEDGER)
   if ((ledger?.version ?? 0) >= migration.version) return 'present'
@@ -134,7 +134,7 @@ export function migrationSql(options: { schema?: string; after?: number } = {}):
     ...missing.flatMap((migration) => [migration.sql.trim(), record(migration)]),
     'COMMIT;',
   ]
-  return `${inSchema(parts.join('\n\n'), schema).replace('SCHEMA IF NOT EXISTS triphase;', `SCHEMA IF NOT EXISTS ${schema};`)}\n`
+  return `${inSchema(parts.join('\n\n'), schema).replace('SCHEMA IF NOT EXISTS triphase;', `SCHEMA IF NOT EXISTS "${schema}";`)}\n`
 }
 
 function explained(error: unknown, schema: string): unknown {

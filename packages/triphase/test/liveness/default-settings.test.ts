@@ -181,7 +181,7 @@ describe.concurrent('at default settings', { timeout: 90_000 }, () => {
     const alarms = scene.alarmsOf([cutOff, peer])
     await Promise.all([cutOff.start(), peer.start()])
     const failed = cutOff.telemetry.next('heartbeat:failed')
-    await proxy.onStatement(/UPDATE \w+\.process SET beat/, 'hold-before').hit
+    await proxy.onStatement(/UPDATE \S+\.process SET beat/, 'hold-before').hit
     expect((await failed).error.code).toBe('STATEMENT_TIMEOUT')
     await scene.beats(5)
     expect(alarms).toEqual([])

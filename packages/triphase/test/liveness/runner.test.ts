@@ -91,7 +91,7 @@ describe('the runner', () => {
 
   test('ends by itself when the signal comes while its first beat is under way', async () => {
     const proxy = await startFaultProxy(serverAddress(testUrl()))
-    const beat = proxy.onStatement(/UPDATE \w+\.process SET beat/, 'hold-reply')
+    const beat = proxy.onStatement(/UPDATE \S+\.process SET beat/, 'hold-reply')
     const name = `runner-${bench.schema.schema}`
     const process = await runner({ name }, proxy.url(bench.schema.url))
     await beat.hit

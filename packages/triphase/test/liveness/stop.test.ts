@@ -106,6 +106,20 @@ describe('a graceful stop', () => {
     expect(await states()).toEqual({ 'completed 1': 10 })
   })
 
+  test('waits for all that runs when it is given for ever', async () => {
+    const { engine, handled } = await runningTwo()
+    const stopping = engine.telemetry.next('process:stopping')
+    const stopped = engine.stop({ graceMs: Number.POSITIVE_INFINITY })
+    await stopping
+    const row = `SELECT FROM triphase.process WHERE stopping`
+    await eventually(async () => (await bench.schema.database.query(row)).length === 1)
+    expect(handled.aborted).toEqual([])
+    handled.release()
+    await stopped
+    expect(handled.aborted).toEqual([])
+    expect(await states()).toEqual({ 'completed 1': 2, 'available 0': 8 })
+  })
+
   test('keeps what a job finishes with after its signal has fired, instead of handing it back', async () => {
     const { engine, handled } = await runningTwo({ stubborn: true })
     const stopped = engine.stop({ graceMs: 0 })

@@ -1,7 +1,10 @@
 import { expect, test } from 'vitest'
 import { defineStagedTask, unchecked } from '../../src/index.ts'
+import { finishJobs } from '../../src/store/ack.ts'
+import { onEnginePool } from '../../src/store/insert.ts'
 import { deleteLeftovers } from '../../src/store/leftovers.ts'
 import { type Scene, sceneOf } from '../liveness/scene.ts'
+import { ackOf, insertClaimed } from '../support/store-jobs.ts'
 
 const WEEK_MS = 7 * 86_400_000
 
@@ -42,6 +45,18 @@ test('answers of jobs that are gone are deleted when they are older than the ret
   expect(await deleteLeftovers(scene.schema.database, WEEK_MS)).toBe(2)
   expect(await answered(scene)).toEqual([live, '900000002'].sort())
   expect(await deleteLeftovers(scene.schema.database, WEEK_MS)).toBe(0)
+})
+
+test('answers are kept as long as history has their job, however long before its end they were stored', async (context) => {
+  const scene = await sceneOf(context)
+  const { database } = scene.schema
+  const job = await insertClaimed(database)
+  await answers(scene, { [job.id]: '8 days' })
+  await finishJobs(onEnginePool(database), [ackOf(job, 'discarded')])
+  expect(await deleteLeftovers(database, WEEK_MS)).toBe(0)
+  expect(await deleteLeftovers(database, 0)).toBe(0)
+  await scene.rows(`DELETE FROM triphase.job_history`)
+  expect(await deleteLeftovers(database, WEEK_MS)).toBe(2)
 })
 
 test('answers are deleted with the completion of their job, and kept with a job that was discarded', async (context) => {

@@ -11,7 +11,7 @@ import {
   unchecked,
 } from '../../src/index.ts'
 import { spawnEngine } from '../liveness/worker-processes.ts'
-import { testUrl } from '../support/database-url.ts'
+import { isPooled, testUrl } from '../support/database-url.ts'
 import { killWorkers } from '../support/processes.ts'
 
 const pool = new pg.Pool({ connectionString: testUrl(), max: 2 })
@@ -38,7 +38,7 @@ function engineOn(
 afterEach(async () => {
   await killWorkers()
   await Promise.all(engines.splice(0).map((engine) => engine.stop({ graceMs: 0 })))
-  for (const schema of schemas.splice(0)) await pool.query(`DROP SCHEMA IF EXISTS ${schema} CASCADE`)
+  for (const schema of schemas.splice(0)) await pool.query(`DROP SCHEMA IF EXISTS "${schema}" CASCADE`)
 })
 afterAll(() => pool.end())
 
@@ -99,6 +99,17 @@ describe('migrate', () => {
     expect((await engineOn(one).job(id))?.state).toBe('available')
   })
 
+  test('makes a schema whose name is a word of SQL, and an engine works with it', async () => {
+    // The two runs of the tests share a database.
+    const schema = isPooled() ? 'order' : 'user'
+    schemas.push(schema)
+    expect(await engineOn(schema).migrate()).toEqual(ALL)
+    await expectToWork(schema)
+    await pool.query(`DROP SCHEMA "${schema}" CASCADE`)
+    await pool.query(migrationSql({ schema }))
+    await expectToWork(schema)
+  })
+
   test('uses a schema that an administrator has made, with no right to make one', async () => {
     const schema = newSchema()
     const role = `owner_${schema}`
@@ -143,7 +154,7 @@ describe('migrationSql', () => {
 
   test('from a version on has only what comes after it', () => {
     const sql = migrationSql({ schema: 'some_schema', after: SCHEMA_VERSION })
-    expect(sql).not.toMatch(/CREATE TABLE some_schema\.job\b/)
+    expect(sql).not.toMatch(/CREATE TABLE "some_schema"\.job\b/)
     expect(migrationSql()).toMatch(/CREATE TABLE triphase\.job\b/)
   })
 })

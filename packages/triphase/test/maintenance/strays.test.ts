@@ -1,14 +1,24 @@
 import { expect, test } from 'vitest'
 import { defineTask, unchecked } from '../../src/index.ts'
 import { Janitor } from '../../src/maintenance/janitor.ts'
+import { beatOnce } from '../../src/store/heartbeat.ts'
 import { Telemetry } from '../../src/telemetry.ts'
 import { sceneOf } from '../liveness/scene.ts'
 import { testUrl } from '../support/database-url.ts'
 import { eventually } from '../support/processes.ts'
+import { insertClaimed, rowsOf } from '../support/store-jobs.ts'
 
 const BEATING = { heartbeat: '200ms', deadAfter: '600ms' } as const
 const CLAIM = /\.claim_jobs\(/
 const JOBS = 10
+const BEAT = {
+  running: [],
+  queues: [],
+  stopping: false,
+  leaseMs: 1_000,
+  strayAfterMs: 0,
+  lookForStrays: true,
+}
 
 const task = defineTask({ name: 'task', input: unchecked<unknown>(), run: () => 'done' })
 
@@ -131,4 +141,18 @@ test.concurrent('the janitor leaves the jobs of living processes alone', async (
   expect(await scene.rows(`SELECT claim_no FROM triphase.job_history`)).toEqual(
     Array(5).fill({ claim_no: 1 }),
   )
+})
+
+test.concurrent('a stray that somebody has locked holds up no beat: it is found by a later one', async (context) => {
+  const scene = await sceneOf(context)
+  const { database } = scene.schema
+  const job = await insertClaimed(database)
+  const [row] = await rowsOf(database, job.id)
+  const processId = row!.processId as string
+  const beat = () => beatOnce(database, { ...BEAT, processId })
+  await database.transaction(async ({ query }) => {
+    await query(`SELECT FROM triphase.job WHERE id = $1 FOR UPDATE`, [job.id])
+    expect(await beat()).toMatchObject({ alive: true, strays: [] })
+  })
+  expect(await beat()).toMatchObject({ alive: true, strays: [job.id] })
 })

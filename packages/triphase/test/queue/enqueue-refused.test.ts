@@ -63,6 +63,7 @@ describe('refused, and nothing written', () => {
     ['delay', { delay: '20000d' }, /delay: .*10 years/],
     ['runAt', { runAt: new Date(Number.NaN) }, /runAt: a valid date/],
     ['runAt', { runAt: '2030-01-01' }, /runAt: a valid date/],
+    ['runAt', { runAt: new Date(-8.64e15) }, /runAt: a valid date/],
     ['delay and runAt', { delay: 1, runAt: new Date() }, /delay and runAt: only one/],
     ['priority', { priority: 'highest' }, /priority: urgent, high, normal or low/],
     ['queue', { queue: 'a b' }, /queue: 1 to 100 letters/],

@@ -40,6 +40,15 @@ describe('marks', () => {
     expect(marks.next(30_001)).toEqual([0, 0, 100, 0])
   })
 
+  test('are learned in no time after a transaction that was open for a million claims', () => {
+    const marks = new Marks()
+    marks.next(0)
+    for (let claim = 1; claim <= 1_000_000; claim++) marks.learn(receipt(claim, 1, claim + 1))
+    expect(marks.next(1)).toEqual([0, 0, 0, 0])
+    marks.learn(receipt(1_000_001, 1_000_001, 1_000_002))
+    expect(marks.next(1)).toEqual([0, 0, 1_000_000, 0])
+  })
+
   test('never pass a job whose transaction was open when a later one was claimed', () => {
     fc.assert(fc.property(fc.array(fc.nat(3), { minLength: 1, maxLength: 200 }), neverPasses), {
       numRuns: 500,

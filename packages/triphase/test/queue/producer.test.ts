@@ -130,11 +130,14 @@ describe('concurrency', () => {
     await jobIn(worker, id, 'completed')
   })
 
-  test.each([[-1], [1.5], [Number.NaN], ['3' as never]])('of %s is refused', async (concurrency) => {
-    const refused = bench.engine().setQueueConcurrency('default', concurrency)
-    await expect(refused).rejects.toMatchObject({ code: 'INVALID_OPTIONS' })
-    await expect(refused).rejects.toThrow(/concurrency: a whole number/)
-  })
+  test.each([[-1], [1.5], [Number.NaN], ['3' as never], [2 ** 31]])(
+    'of %s is refused',
+    async (concurrency) => {
+      const refused = bench.engine().setQueueConcurrency('default', concurrency)
+      await expect(refused).rejects.toMatchObject({ code: 'INVALID_OPTIONS' })
+      await expect(refused).rejects.toThrow(/concurrency: a whole number/)
+    },
+  )
 })
 
 describe('a paused queue', () => {

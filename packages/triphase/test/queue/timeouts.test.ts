@@ -7,6 +7,7 @@ import { type Run, useRunTo } from './run-to.ts'
 
 const bench = useEngines()
 const runTo = useRunTo(bench)
+const anything = defineTask({ name: 'anything', input: unchecked<null>(), run: () => {} })
 
 describe('a time limit', () => {
   const untilAborted: Run = async ({ signal }) => {
@@ -61,6 +62,14 @@ describe('a time limit', () => {
     await engine.start()
     const { id } = await engine.enqueue(task, null, { timeout: '10s' })
     expect((await jobIn(engine, id, 'completed')).result).toBe('in time')
+  })
+
+  test.each(['16.1s', '0.4ms'] as const)('of one job need not be whole milliseconds: %s', async (timeout) => {
+    const { id } = await bench.engine().enqueue(anything, null, { timeout })
+    const row = `SELECT timeout_ms FROM triphase.job WHERE id = $1`
+    expect(await bench.schema.database.query(row, [id])).toEqual([
+      { timeout_ms: timeout === '16.1s' ? 16_100 : 1 },
+    ])
   })
 
   test('that a handler ignores leaves its result, when it comes within the grace of the abort', async () => {

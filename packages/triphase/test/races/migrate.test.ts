@@ -42,7 +42,7 @@ test('while one migrates the others try again, and no statement of theirs waits'
   const holder = await sessions.open()
   await holder.begin()
   const lock = 'SELECT pg_advisory_xact_lock(hashtext($1), hashtext($2))'
-  await holder.database.query(lock, [`${schema}.migration`, schema])
+  await holder.database.query(lock, ['triphase migration', schema])
   const database = newProcess()
   const migrated = migrate(database, RETENTION_MS)
   const { database: observer } = bench.schema

@@ -168,3 +168,33 @@ test('a job that is not executing is not acked, whatever its claim number', asyn
   }
   expect(await rowsOf(database, id)).toMatchObject([{ place: 'job', state: 'available', claimNo: 0 }])
 })
+
+describe('an ack of an earlier claim that comes in one statement with that of a later one', () => {
+  const later = `UPDATE triphase.job SET claim_no = 2 WHERE id = $1`
+
+  test.each(['first', 'last'])('does nothing: it is the %s of them', async (place) => {
+    const { database } = bench.schema
+    const job = await insertClaimed(database)
+    await database.query(later, [job.id])
+    const stale = ackOf(job, 'discarded', { error: '"stale"', attempt: { ...ATTEMPT, outcome: 'discarded' } })
+    const right = ackOf({ ...job, claimNo: 2 }, 'completed', { result: '"right"', attempt: ATTEMPT })
+    await finishJobs(run, place === 'first' ? [stale, right] : [right, stale])
+    expect(await rowsOf(database, job.id)).toMatchObject([{ place: 'history', state: 'completed' }])
+    expect(await findJob(database, job.id)).toMatchObject({ result: 'right', error: null })
+    expect(await jobAttempts(database, job.id)).toMatchObject([{ outcome: 'completed', claimNo: 2 }])
+  })
+
+  test.each(['first', 'last'])('sends nothing back: it is the %s of them', async (place) => {
+    const { database } = bench.schema
+    const job = await insertClaimed(database)
+    await database.query(later, [job.id])
+    await storeAnswer(database, { jobId: job.id, claimNo: 1, step: 'call', json: '1' })
+    const attempt = { ...ATTEMPT, outcome: 'retried' as const }
+    const stale = ackOf(job, 'retryable', { delayMs: 1e6, attempt, dropAnswers: [] })
+    const right = ackOf({ ...job, claimNo: 2 }, 'available', { attempt })
+    await rescheduleJobs(run, place === 'first' ? [stale, right] : [right, stale])
+    expect(await rowsOf(database, job.id)).toMatchObject([{ place: 'job', state: 'available' }])
+    expect(await jobAttempts(database, job.id)).toMatchObject([{ claimNo: 2 }])
+    expect(await steps(job.id)).toEqual(['call'])
+  })
+})

@@ -1,6 +1,12 @@
+import { once } from 'node:events'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { connect, createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import pg from 'pg'
 import { describe, expect, test } from 'vitest'
 import { Database, inSchema, isConnectionFailure, isDataError } from '../../src/store/database.ts'
+import { testDatabaseUrl } from '../support/database-url.ts'
 import { useEngines } from '../support/engines.ts'
 import { serverAddress, startFaultProxy } from '../support/fault-proxy.ts'
 import { eventually } from '../support/processes.ts'
@@ -31,7 +37,7 @@ async function withDatabase(
 
 test('statements mean the configured schema', () => {
   expect(inSchema('SELECT triphase.job.id FROM triphase.job, other_triphase.job', 'x')).toBe(
-    'SELECT x.job.id FROM x.job, other_triphase.job',
+    'SELECT "x".job.id FROM "x".job, other_triphase.job',
   )
 })
 
@@ -70,6 +76,33 @@ describe('a statement that takes too long', () => {
       await eventually(async () => (await bench.schema.database.query(alive, [backend!.pid])).length === 0)
       const [next] = await database.query<{ pid: number }>('SELECT pg_backend_pid() AS pid')
       expect(next!.pid).not.toBe(backend!.pid)
+    })
+  })
+
+  test('is cancelled over a Unix socket too', async (context) => {
+    const folder = await mkdtemp(join(tmpdir(), 'triphase-socket-'))
+    const address = serverAddress(testDatabaseUrl())
+    const relay = createServer((client) => {
+      const server = connect(address)
+      for (const [from, to] of [
+        [client, server],
+        [server, client],
+      ] as const)
+        from.on('error', () => to.destroy()).pipe(to)
+    })
+    context.onTestFinished(async () => {
+      relay.close()
+      await rm(folder, { recursive: true })
+    })
+    await once(relay.listen(join(folder, '.s.PGSQL.5432')), 'listening')
+    const url = new URL(testDatabaseUrl())
+    url.searchParams.set('host', folder)
+    url.port = '5432'
+    await withDatabase({ url: url.href, statementTimeoutMs: 150 }, async (database) => {
+      const [backend] = await database.query<{ pid: number }>('SELECT pg_backend_pid() AS pid')
+      await expect(database.query('SELECT pg_sleep(60)')).rejects.toMatchObject({ code: 'STATEMENT_TIMEOUT' })
+      const sleeps = `SELECT FROM pg_stat_activity WHERE pid = $1 AND query LIKE '%pg_sleep%' AND state = 'active'`
+      await eventually(async () => (await bench.schema.database.query(sleeps, [backend!.pid])).length === 0)
     })
   })
 
