@@ -378,10 +378,31 @@ WITH ack AS (
 SELECT id::text FROM gone;
 END $function$;
 
+CREATE OR REPLACE FUNCTION triphase.insert_alike_jobs(of_task text, in_queue text, with_priority smallint, attempts integer, crashes smallint, timeout integer, inputs json[], delay_ms double precision, due_at timestamp with time zone, labels text[], trace text)
+ RETURNS bigint[]
+ LANGUAGE plpgsql
+ SET plan_cache_mode TO 'force_generic_plan'
+AS $function$
+#variable_conflict use_column
+DECLARE new_ids bigint[];
+BEGIN
+WITH new AS (
+  INSERT INTO triphase.job
+    (task, queue, state, priority, run_at, max_attempts, max_crashes, timeout_ms, input, tags, traceparent)
+  SELECT of_task, in_queue,
+         CASE WHEN coalesce(due_at > clock_timestamp(), delay_ms > 0) THEN 'scheduled' ELSE 'available' END, with_priority,
+         coalesce(due_at, clock_timestamp() + delay_ms * interval '1 millisecond'), attempts, crashes, timeout, given,
+         labels, trace
+  FROM unnest(inputs) WITH ORDINALITY AS t(given, n) ORDER BY n
+  RETURNING id
+)
+SELECT array_agg(id) INTO new_ids FROM new;
+RETURN new_ids;
+END $function$;
+
 CREATE OR REPLACE FUNCTION triphase.insert_job(of_task text, in_queue text, with_priority smallint, attempts integer, crashes smallint, timeout integer, given json, delay_ms double precision, due_at timestamp with time zone, labels text[], trace text)
  RETURNS bigint
  LANGUAGE plpgsql
- SET plan_cache_mode TO 'force_generic_plan'
 AS $function$
 #variable_conflict use_column
 DECLARE new_id bigint;
@@ -397,33 +418,32 @@ RETURNING id INTO new_id;
 RETURN new_id;
 END $function$;
 
-CREATE OR REPLACE FUNCTION triphase.insert_jobs(tasks text[], queues text[], priorities smallint[], inputs json[], attempts integer[], crashes smallint[], timeouts_ms integer[], delays_ms double precision[], due_at timestamp with time zone[], labels text[], traces text[])
- RETURNS SETOF bigint
+CREATE OR REPLACE FUNCTION triphase.insert_jobs(tasks text[], queues text[], priorities smallint[], attempts integer[], crashes smallint[], timeouts_ms integer[], inputs json[], delays_ms double precision[], due_at timestamp with time zone[], labels text[], traces text[])
+ RETURNS bigint[]
  LANGUAGE plpgsql
  SET plan_cache_mode TO 'force_generic_plan'
 AS $function$
 #variable_conflict use_column
-BEGIN RETURN QUERY
+DECLARE new_ids bigint[];
+BEGIN
 WITH new AS (
-  SELECT t.*,
-         coalesce(t.run_at, clock_timestamp() + coalesce(t.delay_ms, delays_ms[1]) * interval '1 millisecond') AS due,
-         coalesce(t.run_at > clock_timestamp(), coalesce(t.delay_ms, delays_ms[1]) > 0) AS later
+  INSERT INTO triphase.job
+    (task, queue, state, priority, run_at, max_attempts, max_crashes, timeout_ms, input, tags, traceparent)
+  SELECT task, queue, CASE WHEN coalesce(t.run_at > clock_timestamp(), delay_ms > 0) THEN 'scheduled' ELSE 'available' END,
+         priority, coalesce(t.run_at, clock_timestamp() + delay_ms * interval '1 millisecond'), max_attempts, max_crashes,
+         timeout_ms, input, tags::text[], traceparent
   FROM unnest(
-    tasks, queues, priorities, inputs, attempts, crashes, timeouts_ms, delays_ms, due_at, labels, traces
+    tasks, queues, priorities, attempts, crashes, timeouts_ms, inputs, delays_ms, due_at, labels, traces
   ) WITH ORDINALITY AS t(
-    task, queue, priority, input, max_attempts, max_crashes, timeout_ms, delay_ms, run_at, tags, traceparent, n
-  )
+    task, queue, priority, max_attempts, max_crashes, timeout_ms, input, delay_ms, run_at, tags, traceparent, n
+  ) ORDER BY n
+  RETURNING id
 )
-INSERT INTO triphase.job
-  (task, queue, state, priority, run_at, max_attempts, max_crashes, timeout_ms, input, tags, traceparent)
-SELECT coalesce(task, tasks[1]), coalesce(queue, queues[1]), CASE WHEN later THEN 'scheduled' ELSE 'available' END,
-       coalesce(priority, priorities[1]), due, coalesce(max_attempts, attempts[1]), coalesce(max_crashes, crashes[1]),
-       timeout_ms, input, tags::text[], traceparent
-FROM new ORDER BY n
-RETURNING id;
+SELECT array_agg(id) INTO new_ids FROM new;
+RETURN new_ids;
 END $function$;
 
-CREATE OR REPLACE FUNCTION triphase.insert_unique_jobs(tasks text[], queues text[], priorities smallint[], inputs json[], attempts integer[], crashes smallint[], timeouts_ms integer[], delays_ms double precision[], due_at timestamp with time zone[], labels text[], traces text[], keys text[], periods_ms double precision[])
+CREATE OR REPLACE FUNCTION triphase.insert_unique_jobs(tasks text[], queues text[], priorities smallint[], attempts integer[], crashes smallint[], timeouts_ms integer[], inputs json[], delays_ms double precision[], due_at timestamp with time zone[], labels text[], traces text[], keys text[], periods_ms double precision[])
  RETURNS TABLE(key text, id text, created boolean)
  LANGUAGE plpgsql
  SET plan_cache_mode TO 'force_generic_plan'
@@ -432,13 +452,10 @@ AS $function$
 #variable_conflict use_column
 BEGIN RETURN QUERY
 WITH new AS (
-  SELECT t.*,
-         coalesce(t.run_at, clock_timestamp() + coalesce(t.delay_ms, delays_ms[1]) * interval '1 millisecond') AS due,
-         coalesce(t.run_at > clock_timestamp(), coalesce(t.delay_ms, delays_ms[1]) > 0) AS later
-  FROM unnest(
-    tasks, queues, priorities, inputs, attempts, crashes, timeouts_ms, delays_ms, due_at, labels, traces, keys, periods_ms
+  SELECT * FROM unnest(
+    tasks, queues, priorities, attempts, crashes, timeouts_ms, inputs, delays_ms, due_at, labels, traces, keys, periods_ms
   ) AS t(
-    task, queue, priority, input, max_attempts, max_crashes, timeout_ms, delay_ms, run_at, tags, traceparent,
+    task, queue, priority, max_attempts, max_crashes, timeout_ms, input, delay_ms, run_at, tags, traceparent,
     unique_key, unique_for_ms
   )
 ), taken AS (
@@ -454,10 +471,10 @@ WITH new AS (
   INSERT INTO triphase.job
     (id, task, queue, state, priority, run_at, max_attempts, max_crashes, timeout_ms, input, tags, traceparent,
      unique_key)
-  SELECT taken.job_id, coalesce(task, tasks[1]), coalesce(queue, queues[1]),
-         CASE WHEN later THEN 'scheduled' ELSE 'available' END, coalesce(priority, priorities[1]), due,
-         coalesce(max_attempts, attempts[1]), coalesce(max_crashes, crashes[1]), timeout_ms, input, tags::text[],
-         traceparent, unique_key
+  SELECT taken.job_id, task, queue,
+         CASE WHEN coalesce(new.run_at > clock_timestamp(), delay_ms > 0) THEN 'scheduled' ELSE 'available' END, priority,
+         coalesce(new.run_at, clock_timestamp() + delay_ms * interval '1 millisecond'), max_attempts, max_crashes,
+         timeout_ms, input, tags::text[], traceparent, unique_key
   FROM new JOIN taken ON taken.key = new.unique_key
   RETURNING id, unique_key
 )

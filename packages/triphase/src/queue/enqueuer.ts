@@ -100,6 +100,7 @@ export class Enqueuer {
 
 async function insertInOrder(run: RunStatement, jobs: readonly NewJob[]): Promise<InsertedJob[]> {
   const plain = jobs.filter((job) => job.uniqueKey === null)
+  if (plain.length === jobs.length) return insertJobs(run, jobs)
   const unique = jobs.filter((job) => job.uniqueKey !== null)
   const written = {
     plain: plain.length > 0 ? await insertJobs(run, plain) : [],
@@ -114,21 +115,22 @@ async function checkedJobs<RawInput>(
 ): Promise<NewJob[]> {
   const jobs: NewJob[] = []
   const faults: string[] = []
+  const subject = `The input of ${task.name}`
   for (const [index, { input, options }] of items.entries()) {
-    const where = items.length > 1 ? `[${index}] ` : ''
-    faults.push(...enqueueFaults(options).map((fault) => `${where}${fault}`))
+    const found = enqueueFaults(options)
     try {
-      const subject = `${where}The input of ${task.name}`
       const json = jsonText(input, subject)
       // What is checked is what a worker will see: a Date that arrives there as text is refused here, not there.
       const checked = validated(task.input, JSON.parse(json), 'INVALID_INPUT', subject)
       // Most schemas answer at once, and a turn of the event loop for each of many jobs would be most of what they cost.
       if (checked instanceof Promise) await checked
-      if (faults.length === 0) jobs.push(newJob(task, json, options))
+      if (found.length === 0) jobs.push(newJob(task, json, options))
     } catch (error) {
       if (!(error instanceof TriphaseError)) throw error
-      faults.push(error.message)
+      found.push(error.message)
     }
+    if (found.length > 0)
+      faults.push(...found.map((fault) => (items.length > 1 ? `[${index}] ${fault}` : fault)))
   }
   if (faults.length > 0) throw new TriphaseError('INVALID_INPUT', faults.join('\n'))
   return jobs

@@ -30,20 +30,30 @@ export interface InsertedJob {
 export type RunStatement = (text: string, values: readonly unknown[]) => Promise<unknown[]>
 
 const INSERT = /* sql */ `
-SELECT id::text FROM triphase.insert_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS id`
+SELECT triphase.insert_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)::text AS ids`
+
+const INSERT_ALIKE = /* sql */ `
+SELECT triphase.insert_alike_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)::text AS ids`
 
 const INSERT_ONE = /* sql */ `
-SELECT triphase.insert_job($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)::text AS id`
+SELECT triphase.insert_job($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)::text AS ids`
 
 const INSERT_UNIQUE = /* sql */ `
 SELECT key, id, created FROM triphase.insert_unique_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`
 
 /** Writes jobs without unique keys, in one statement; ids come in the order of the jobs. */
 export async function insertJobs(run: RunStatement, jobs: readonly NewJob[]): Promise<InsertedJob[]> {
-  const [only] = jobs
-  const written = jobs.length === 1 && only ? run(INSERT_ONE, oneRow(only)) : run(INSERT, columns(jobs))
-  const rows = (await written) as { id: string }[]
-  return rows.map(({ id }) => ({ id, created: true }))
+  const [first] = jobs
+  if (!first) return []
+  const inputs = jobs.map((job) => job.input)
+  let written: Promise<unknown[]>
+  if (jobs.length === 1) written = run(INSERT_ONE, values(first, first.input))
+  else if (jobs.every((job) => isLike(job, first))) written = run(INSERT_ALIKE, values(first, inputs))
+  else written = run(INSERT, columns(jobs, inputs))
+  const [row] = (await written) as [{ ids: string }]
+  // '7', or '{7,8,9}'
+  const ids = row.ids.replace(/[{}]/g, '').split(',')
+  return ids.map((id) => ({ id, created: true }))
 }
 
 const UNIQUE_TRIES = 20
@@ -54,7 +64,8 @@ export async function insertUniqueJobs(run: RunStatement, jobs: readonly NewJob[
   let missing = firstOfEachKey(jobs)
   for (let tries = 0; missing.length > 0 && tries < UNIQUE_TRIES; tries++) {
     const keys = [missing.map((job) => job.uniqueKey), missing.map((job) => job.uniqueForMs)]
-    const rows = (await run(INSERT_UNIQUE, [...columns(missing), ...keys])) as (InsertedJob & {
+    const inputs = missing.map((job) => job.input)
+    const rows = (await run(INSERT_UNIQUE, [...columns(missing, inputs), ...keys])) as (InsertedJob & {
       key: string
     })[]
     for (const { key, id, created } of rows) found.set(key, { id, created })
@@ -80,57 +91,44 @@ function answerFor(job: NewJob, found: Map<string, InsertedJob>, given: Set<stri
   return { id: answer.id, created }
 }
 
-function oneRow(job: NewJob): unknown[] {
-  const {
-    task,
-    queue,
-    priority,
-    maxAttempts,
-    maxCrashes,
-    timeoutMs,
-    input,
-    delayMs,
-    runAt,
-    tags,
-    traceparent,
-  } = job
-  const tagsOrNone = tags.length > 0 ? tags : null
-  return [
-    task,
-    queue,
-    priority,
-    maxAttempts,
-    maxCrashes,
-    timeoutMs,
-    input,
-    delayMs,
-    runAt,
-    tagsOrNone,
-    traceparent,
-  ]
+/** Whether two jobs differ in nothing but their input. */
+function isLike(a: NewJob, b: NewJob): boolean {
+  return (
+    a.task === b.task &&
+    a.queue === b.queue &&
+    a.priority === b.priority &&
+    a.maxAttempts === b.maxAttempts &&
+    a.maxCrashes === b.maxCrashes &&
+    a.timeoutMs === b.timeoutMs &&
+    a.delayMs === b.delayMs &&
+    a.runAt === b.runAt &&
+    a.traceparent === b.traceparent &&
+    a.tags.length === 0 &&
+    b.tags.length === 0
+  )
 }
 
-/** What most batches have in common travels once: serializing and parsing arrays is half of what a large batch costs. */
-function columns(jobs: readonly NewJob[]): unknown[] {
+/** @param input of one job, or of each of many that are like it. */
+function values(job: NewJob, input: string | string[]): unknown[] {
+  const { task, queue, priority, maxAttempts, maxCrashes, timeoutMs, delayMs, runAt, tags, traceparent } = job
+  const settings = [task, queue, priority, maxAttempts, maxCrashes, timeoutMs]
+  return [...settings, input, delayMs, runAt, tags.length > 0 ? tags : null, traceparent]
+}
+
+function columns(jobs: readonly NewJob[], inputs: readonly string[]): unknown[] {
   return [
-    once(jobs.map((job) => job.task)),
-    once(jobs.map((job) => job.queue)),
-    once(jobs.map((job) => job.priority)),
-    jobs.map((job) => job.input),
-    once(jobs.map((job) => job.maxAttempts)),
-    once(jobs.map((job) => job.maxCrashes)),
+    jobs.map((job) => job.task),
+    jobs.map((job) => job.queue),
+    jobs.map((job) => job.priority),
+    jobs.map((job) => job.maxAttempts),
+    jobs.map((job) => job.maxCrashes),
     noneIfAllNull(jobs.map((job) => job.timeoutMs)),
-    once(jobs.map((job) => job.delayMs)),
+    inputs,
+    jobs.map((job) => job.delayMs),
     noneIfAllNull(jobs.map((job) => job.runAt)),
     noneIfAllNull(jobs.map((job) => (job.tags.length > 0 ? textArrayLiteral(job.tags) : null))),
     noneIfAllNull(jobs.map((job) => job.traceparent)),
   ]
-}
-
-/** One value that stands for all rows, where all have the same. */
-function once<Value>(values: Value[]): Value[] {
-  const [first] = values
-  return first !== undefined && values.every((value) => value === first) ? [first] : values
 }
 
 /** unnest fills what is shorter with nulls. */

@@ -5,7 +5,7 @@ import { serverAddress, startFaultProxy } from '../support/fault-proxy.ts'
 
 const bench = useEngines()
 const task = defineTask({ name: 'task', input: unchecked<unknown>(), run: ({ input }) => input })
-const INSERT = /\.insert_jobs?\(/
+const INSERT = /\.insert_(alike_)?jobs?\(/
 
 async function withEngine(
   work: (
@@ -66,7 +66,7 @@ test('a connection that fails is the error of those whose jobs it carried, and t
     const calls = numbers.map((n) => engine.enqueue(task, n))
     const outcomes = Promise.allSettled(calls)
     await first.hit
-    const cut = proxy.onStatement(/\.insert_jobs\(/, 'cut-before')
+    const cut = proxy.onStatement(/\.insert_alike_jobs\(/, 'cut-before')
     first.release()
     const [alone, ...together] = await outcomes
     expect(cut.hits).toBe(1)
