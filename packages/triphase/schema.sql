@@ -324,14 +324,15 @@ RETURNING j.id::text, claim_no, attempt, max_attempts, crash_count, timeout_ms, 
 END $function$;
 
 CREATE OR REPLACE FUNCTION triphase.finish_jobs(job_ids bigint[], claim_nos integer[], states text[], results json[], errors json[], outcomes text[], checkout_counts integer[], waits_ms real[], holds_ms real[], longest_holds_ms real[], phase_times json[], dropped_steps text[], keep_completed boolean)
- RETURNS SETOF text
+ RETURNS bigint[]
  LANGUAGE plpgsql
  SET plan_cache_mode TO 'force_generic_plan'
  SET enable_seqscan TO 'off'
  SET enable_bitmapscan TO 'off'
 AS $function$
 #variable_conflict use_column
-BEGIN RETURN QUERY
+DECLARE acked bigint[];
+BEGIN
 WITH ack AS (
   SELECT * FROM unnest(
     job_ids, claim_nos, states, results, errors, outcomes, checkout_counts, waits_ms, holds_ms, longest_holds_ms,
@@ -375,7 +376,8 @@ WITH ack AS (
       SELECT FROM ack a WHERE a.job_id = x.job_id
         AND (a.state = 'completed' OR a.drop_steps = '{}' OR x.step = ANY (a.drop_steps::text[])))
 )
-SELECT id::text FROM gone;
+SELECT array_agg(id) INTO acked FROM gone;
+RETURN acked;
 END $function$;
 
 CREATE OR REPLACE FUNCTION triphase.insert_alike_jobs(of_task text, in_queue text, with_priority smallint, attempts integer, crashes smallint, timeout integer, inputs json[], delay_ms double precision, due_at timestamp with time zone, labels text[], trace text)
@@ -485,14 +487,15 @@ WHERE u.key = ANY (keys) AND NOT EXISTS (SELECT FROM taken WHERE taken.key = u.k
 END $function$;
 
 CREATE OR REPLACE FUNCTION triphase.reschedule_jobs(job_ids bigint[], claim_nos integer[], states text[], delays_ms double precision[], given_back integer[], errors json[], outcomes text[], checkout_counts integer[], waits_ms real[], holds_ms real[], longest_holds_ms real[], phase_times json[], dropped_steps text[])
- RETURNS SETOF text
+ RETURNS bigint[]
  LANGUAGE plpgsql
  SET plan_cache_mode TO 'force_generic_plan'
  SET enable_seqscan TO 'off'
  SET enable_bitmapscan TO 'off'
 AS $function$
 #variable_conflict use_column
-BEGIN RETURN QUERY
+DECLARE acked bigint[];
+BEGIN
 WITH ack AS (
   SELECT * FROM unnest(
     job_ids, claim_nos, states, delays_ms, given_back, errors, outcomes, checkout_counts, waits_ms, holds_ms,
@@ -525,7 +528,8 @@ WITH ack AS (
   WHERE x.job_id = ANY (ARRAY(SELECT id FROM held)) AND x.job_id = a.job_id AND a.drop_steps IS NOT NULL
     AND (a.drop_steps = '{}' OR x.step = ANY (a.drop_steps::text[]))
 )
-SELECT id::text FROM held;
+SELECT array_agg(id) INTO acked FROM held;
+RETURN acked;
 END $function$;
 
 CREATE OR REPLACE FUNCTION triphase.store_answer(of_job bigint, by_claim integer, of_step text, given json)

@@ -1,5 +1,5 @@
 import type { Database } from './database.ts'
-import { noneIfAllNull, type RunStatement, textArrayLiteral } from './insert.ts'
+import { arrayOfIds, noneIfAllNull, type RunStatement, textArrayLiteral } from './insert.ts'
 
 /** What a claim is told to become, with what is kept of it. Lengths of time are milliseconds; json is text. */
 export interface Ack {
@@ -29,10 +29,10 @@ export interface AttemptRow {
 }
 
 const FINISH = /* sql */ `
-SELECT id::text FROM triphase.finish_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS id`
+SELECT triphase.finish_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)::text AS ids`
 
 const RESCHEDULE = /* sql */ `
-SELECT id::text FROM triphase.reschedule_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS id`
+SELECT triphase.reschedule_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)::text AS ids`
 
 // A transaction that is about to commit the ack holds the job's row (job_pkey). Waiting for it is a statement of its
 // own: the one that reads afterwards needs a snapshot that was taken after the wait.
@@ -42,7 +42,7 @@ const WAIT = /* sql */ `SELECT FROM triphase.job WHERE id = ANY ($1::bigint[]) O
 // everybody else who takes a job from a claim raises the number. Where completed jobs leave no history, one that is in
 // neither table was completed: by this claim, or by a later one after a rescue.
 const ACKED = /* sql */ `
-SELECT k.job_id::text AS id
+SELECT array_agg(k.job_id)::text AS ids
 FROM unnest($1::bigint[], $2::int[]) AS k(job_id, claim_no)
 WHERE EXISTS (SELECT FROM triphase.job_history h WHERE h.id = k.job_id AND h.claim_no = k.claim_no)
    OR EXISTS (
@@ -115,7 +115,8 @@ function newestById(acks: readonly Ack[]): Ack[] {
 }
 
 function idsOf(rows: readonly unknown[]): Set<string> {
-  return new Set((rows as { id: string }[]).map(({ id }) => id))
+  const [row] = rows as [{ ids: string | null }]
+  return new Set(row.ids === null ? [] : arrayOfIds(row.ids))
 }
 
 /** As text: an array of arrays would have to be rectangular. */

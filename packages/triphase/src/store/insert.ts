@@ -51,9 +51,7 @@ export async function insertJobs(run: RunStatement, jobs: readonly NewJob[]): Pr
   else if (jobs.every((job) => isLike(job, first))) written = run(INSERT_ALIKE, values(first, inputs))
   else written = run(INSERT, columns(jobs, inputs))
   const [row] = (await written) as [{ ids: string }]
-  // '7', or '{7,8,9}'
-  const ids = row.ids.replace(/[{}]/g, '').split(',')
-  return ids.map((id) => ({ id, created: true }))
+  return arrayOfIds(row.ids).map((id) => ({ id, created: true }))
 }
 
 const UNIQUE_TRIES = 20
@@ -129,6 +127,11 @@ function columns(jobs: readonly NewJob[], inputs: readonly string[]): unknown[] 
     noneIfAllNull(jobs.map((job) => (job.tags.length > 0 ? textArrayLiteral(job.tags) : null))),
     noneIfAllNull(jobs.map((job) => job.traceparent)),
   ]
+}
+
+/** Of '7', or of '{7,8,9}': one value, as rows of one id each cost more than the ids. */
+export function arrayOfIds(text: string): string[] {
+  return text.replace(/[{}]/g, '').split(',')
 }
 
 /** unnest fills what is shorter with nulls. */
