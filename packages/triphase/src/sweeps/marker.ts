@@ -33,12 +33,16 @@ export class Marker {
    *
    * @throws {TriphaseError} `WRITE_REFUSED` when the table takes no mark of this record at all.
    */
-  async add(mark: Mark): Promise<MarkOutcome> {
+  add(mark: Mark): Promise<MarkOutcome> {
+    return this.#marks.add(mark).then((outcome) => (outcome === 'locked' ? this.#addAgain(mark) : outcome))
+  }
+
+  /** Somebody else has locked the row: other records' marks pass it meanwhile. */
+  async #addAgain(mark: Mark): Promise<MarkOutcome> {
     for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(LONGEST_PAUSE_MS, pauseMs * 2)) {
+      await delay(pauseMs, undefined, { signal: this.#signal })
       const outcome = await this.#marks.add(mark)
       if (outcome !== 'locked') return outcome
-      // Somebody else has locked the row: other records' marks pass it meanwhile.
-      await delay(pauseMs, undefined, { signal: this.#signal })
     }
   }
 

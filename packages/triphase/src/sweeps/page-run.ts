@@ -76,7 +76,11 @@ export class PageRun {
     this.#cautious = page.cautious
     this.#calls = page.calls
     this.#spent = page.spent
-    this.#caller = new RecordCalls(parts.settings, context.signal)
+    this.#caller = new RecordCalls(parts.settings, context.signal, {
+      idempotencyKey: ({ key }) => idempotencyKeyOf(context.engine.schema, parts.run, key),
+      spend: (_record, amount) => this.#spend(amount),
+      leaked: (record, settled) => this.#outlive(record, settled),
+    })
     this.#marker = new Marker(table, application, pageId, context.signal)
     this.#failures = new Gatherer(async (failed) => {
       await this.#persist(() => keepTries(context.engine, pageId, failed))
@@ -201,11 +205,12 @@ export class PageRun {
       const record = this.#records.next()
       if (!record) return
       this.#open++
-      void this.#one(record)
-        .catch((error: unknown) => {
-          if (!context.signal.aborted) this.#fatal ??= error
-        })
-        .then(() => this.#through(record))
+      const through = () => this.#through(record)
+      const done = this.#cautious === 0 ? this.#one(record) : this.#alone(record)
+      void done.then(through, (error: unknown) => {
+        if (!context.signal.aborted) this.#fatal ??= error
+        through()
+      })
     }
   }
 
@@ -216,20 +221,26 @@ export class PageRun {
     this.#wake()
   }
 
-  async #one(record: PendingRecord): Promise<void> {
-    if (this.#cautious === 0) return this.#callAndSettle(record, false)
-    await this.#callAndSettle(record, true)
+  /** Written down before it is called: if the process dies now, this record was the cause. */
+  async #alone(record: PendingRecord): Promise<void> {
+    const isCause = this.#records.triesOf(record).crashes >= MOST_CRASHES
+    if (isCause || ((await this.#note(record.key)) && (await this.#pending(record.key)))) {
+      await this.#one(record)
+    }
     this.#cautious--
     if (this.#cautious === 0) await this.#note(null)
   }
 
-  async #callAndSettle(record: PendingRecord, alone: boolean): Promise<void> {
+  #one(record: PendingRecord): Promise<unknown> {
     const { tries, crashes } = this.#records.triesOf(record)
     if (crashes >= MOST_CRASHES) {
       return this.#mark(record, null, `its process died ${crashes} times while it was called, alone`)
     }
-    if (alone && !((await this.#note(record.key)) && (await this.#pending(record.key)))) return
-    await this.#settle(record, tries + 1, await this.#call(record, tries + 1))
+    return this.#callAndSettle(record, tries + 1)
+  }
+
+  async #callAndSettle(record: PendingRecord, attempt: number): Promise<void> {
+    await this.#settle(record, attempt, await this.#call(record, attempt))
   }
 
   /** The claim that died may be alive after all, and have marked the record since it was read. */
@@ -245,19 +256,15 @@ export class PageRun {
   }
 
   #call(record: PendingRecord, attempt: number): Promise<CallOutcome> {
-    const { context, run } = this.#parts
     this.#calls++
     this.#permit.began()
-    return this.#caller.make(record, {
-      idempotencyKey: () => idempotencyKeyOf(context.engine.schema, run, record.key),
-      attempt,
-      spend: (amount) => {
-        if (!Number.isFinite(amount)) return
-        this.#spent += amount
-        this.#permit.spend(amount)
-      },
-      leaked: (settled) => this.#outlive(record, settled),
-    })
+    return this.#caller.make(record, attempt)
+  }
+
+  #spend(amount: number): void {
+    if (!Number.isFinite(amount)) return
+    this.#spent += amount
+    this.#permit.spend(amount)
   }
 
   /** What a call that was given up answers after all was paid for: the first mark stands. */
@@ -270,7 +277,7 @@ export class PageRun {
     })
   }
 
-  #settle(record: PendingRecord, attempt: number, outcome: CallOutcome): Promise<void> {
+  #settle(record: PendingRecord, attempt: number, outcome: CallOutcome): Promise<unknown> {
     switch (outcome.kind) {
       case 'aborted':
         return Promise.resolve()
@@ -292,8 +299,8 @@ export class PageRun {
     }
   }
 
-  async #mark({ key }: PendingRecord, result: string | null, reason: string | null): Promise<void> {
-    await this.#marker.add({ key, result, error: reason === null ? null : storable(reason) })
+  #mark({ key }: PendingRecord, result: string | null, reason: string | null): Promise<unknown> {
+    return this.#marker.add({ key, result, error: reason === null ? null : storable(reason) })
   }
 
   /** Kept in the database, so that a crash does not begin the count anew. */

@@ -91,11 +91,8 @@ export class Permit {
 
   count(ok: boolean): void {
     this.#newsSince = true
-    if (ok) this.#news = { ...this.#news, ok: this.#news.ok + 1, trailing: 0 }
-    else {
-      this.#news.failed++
-      this.#news.trailing++
-    }
+    this.#news[ok ? 'ok' : 'failed']++
+    this.#news.trailing = ok ? 0 : this.#news.trailing + 1
   }
 
   /** No call begins before that time, here at once and elsewhere with the next beats. */

@@ -12,12 +12,12 @@ export type CallOutcome =
   | { kind: 'later'; delayMs: number; reason: string }
   | { kind: 'aborted' }
 
-export interface CallOptions {
-  idempotencyKey: () => string
-  attempt: number
-  spend(amount: number): void
+/** What a page does for its calls. */
+export interface CallSurroundings {
+  idempotencyKey(record: PendingRecord): string
+  spend(record: PendingRecord, amount: number): void
   /** The call ignored its signal; its slot is not free before it settles. */
-  leaked(settled: Promise<CallOutcome>): void
+  leaked(record: PendingRecord, settled: Promise<CallOutcome>): void
 }
 
 /** How long a call may take after its signal fired before it is left to itself. */
@@ -27,15 +27,17 @@ const ABORT_GRACE_MS = 5_000
 export class RecordCalls {
   readonly #settings: SweepSettings
   readonly #signal: AbortSignal
+  readonly #surroundings: CallSurroundings
   readonly #open = new Set<OpenCall>()
   readonly #stop = () => {
     for (const call of this.#open) call.abort(this.#signal.reason)
   }
 
   /** @param signal of the page, heard once for all calls. */
-  constructor(settings: SweepSettings, signal: AbortSignal) {
+  constructor(settings: SweepSettings, signal: AbortSignal, surroundings: CallSurroundings) {
     this.#settings = settings
     this.#signal = signal
+    this.#surroundings = surroundings
     signal.addEventListener('abort', this.#stop)
   }
 
@@ -45,18 +47,40 @@ export class RecordCalls {
   }
 
   /** Never throws. */
-  async make(record: PendingRecord, options: CallOptions): Promise<CallOutcome> {
+  async make(record: PendingRecord, attempt: number): Promise<CallOutcome> {
     const call = new OpenCall()
     this.#open.add(call)
     const timer = setTimeout(() => call.abort(timeout(this.#settings)), this.#settings.timeoutMs)
     if (this.#signal.aborted) call.abort(this.#signal.reason)
-    const settled = attempt(this.#settings, record, call, options)
+    const settled = this.#attempt(record, call, attempt)
     const outcome = await call.orIgnored(settled)
     clearTimeout(timer)
     this.#open.delete(call)
     if (outcome) return outcome
-    options.leaked(settled)
+    this.#surroundings.leaked(record, settled)
     return failedBy(call.reason)
+  }
+
+  async #attempt(record: PendingRecord, call: OpenCall, attempt: number): Promise<CallOutcome> {
+    const { schema, each } = this.#settings
+    const surroundings = this.#surroundings
+    try {
+      if (call.aborted) throw call.reason
+      const row = schema ? await validated(schema, record.row, 'INVALID_INPUT', 'The record') : record.row
+      const value = await each(row, {
+        get signal() {
+          return call.signal
+        },
+        get idempotencyKey() {
+          return surroundings.idempotencyKey(record)
+        },
+        attempt,
+        spend: (amount) => surroundings.spend(record, amount),
+      })
+      return { kind: 'done', value, json: jsonText(value, 'The result') }
+    } catch (thrown) {
+      return call.aborted ? failedBy(call.reason) : outcomeOf(thrown)
+    }
   }
 }
 
@@ -89,33 +113,6 @@ class OpenCall {
       this.#ignored = () => resolve(undefined)
       void settled.then(resolve)
     })
-  }
-}
-
-async function attempt(
-  settings: SweepSettings,
-  { row }: PendingRecord,
-  call: OpenCall,
-  { idempotencyKey, attempt: number, spend }: CallOptions,
-): Promise<CallOutcome> {
-  try {
-    if (call.aborted) throw call.reason
-    const record = settings.schema
-      ? await validated(settings.schema, row, 'INVALID_INPUT', 'The record')
-      : row
-    const value = await settings.each(record, {
-      get signal() {
-        return call.signal
-      },
-      get idempotencyKey() {
-        return idempotencyKey()
-      },
-      attempt: number,
-      spend,
-    })
-    return { kind: 'done', value, json: jsonText(value, 'The result') }
-  } catch (thrown) {
-    return call.aborted ? failedBy(call.reason) : outcomeOf(thrown)
   }
 }
 

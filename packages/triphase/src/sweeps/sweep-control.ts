@@ -139,11 +139,19 @@ export class SweepControl {
     const records = await table.pending(application, { after: null, upTo: null }, count)
     const signal = options.signal ?? new AbortController().signal
     const marker = options.commit ? new Marker(table, application, null, signal) : null
-    const calls = new RecordCalls(settings, signal)
+    const sampled = { id: 'sample', createdAt: new Date() }
+    const spent = new Map<PendingRecord, number>()
+    const calls = new RecordCalls(settings, signal, {
+      idempotencyKey: ({ key }) => idempotencyKeyOf(this.#parts.engine.schema, sampled, key),
+      spend: (record, amount) => void spent.set(record, (spent.get(record) ?? 0) + amount),
+      leaked: () => {},
+    })
     const results: SampledRecord[] = []
     const lanes = Array.from({ length: Math.min(settings.concurrency, records.length) }, async (_, lane) => {
       for (let index = lane; index < records.length; index += settings.concurrency) {
-        results[index] = await this.#sampleOne(records[index] as PendingRecord, { calls, signal, marker })
+        const record = records[index] as PendingRecord
+        const result = await this.#sampleOne(record, { calls, signal, marker })
+        results[index] = { ...result, spent: spent.get(record) ?? 0 }
       }
     })
     await Promise.all(lanes).finally(() => calls.end())
@@ -304,19 +312,10 @@ export class SweepControl {
   async #sampleOne(
     record: PendingRecord,
     { calls, signal, marker }: { calls: RecordCalls; signal: AbortSignal; marker: Marker | null },
-  ): Promise<SampledRecord> {
+  ): Promise<Omit<SampledRecord, 'spent'>> {
     const { table } = this.#sweep
-    const sampled = { id: 'sample', createdAt: new Date() }
     const began = performance.now()
-    let spent = 0
-    const outcome = await calls.make(record, {
-      idempotencyKey: () => idempotencyKeyOf(this.#parts.engine.schema, sampled, record.key),
-      attempt: 1,
-      spend: (amount) => {
-        spent += amount
-      },
-      leaked: () => {},
-    })
+    const outcome = await calls.make(record, 1)
     if (outcome.kind === 'aborted') throw signal.reason
     const done = outcome.kind === 'done'
     const error = done ? null : outcome.reason
@@ -329,7 +328,6 @@ export class SweepControl {
       result: done ? outcome.value : null,
       error,
       durationMs: performance.now() - began,
-      spent,
       marked,
     }
   }

@@ -15,8 +15,8 @@ const STATEMENTS = {
   'open a page': /WITH before AS/,
   'ask for slots': /\.sweep_beat\(/,
   'mark records': /SKIP LOCKED[\s\S]*\.sweep_count\(/,
-  'keep a try': /INSERT INTO [\w.]+sweep_record_try \(page_id, record_key, tries/,
-  'end a page': /WITH run AS[\s\S]*DELETE FROM [\w.]+sweep_page[\s\S]*added AS/,
+  'keep a try': /INSERT INTO [\w."]+sweep_record_try \(page_id, record_key, tries/,
+  'end a page': /WITH run AS[\s\S]*DELETE FROM [\w."]+sweep_page[\s\S]*added AS/,
   'begin the next pass': /SET pass = pass \+ 1/,
   'complete the run': /SET state = 'completed'/,
 } as const
