@@ -82,7 +82,7 @@ export class Worker {
   }
 
   async start(): Promise<void> {
-    const { config, database, notifier, telemetry } = this.#parts
+    const { config, database, heartbeatDatabase, notifier, telemetry } = this.#parts
     await this.#heart.start()
     telemetry.emit('process:started', { processId: this.processId, name: config.name })
     this.#stager.start()
@@ -91,6 +91,8 @@ export class Worker {
       await notifier.start({
         database,
         directUrl: config.directUrl,
+        // A direct URL that leads nowhere must not make a living process look dead.
+        session: config.directUrl === config.engine.url ? heartbeatDatabase : null,
         applicationName: config.name,
         heartbeatMs: config.heartbeatMs,
         queues: [...this.#producers.keys()],

@@ -33,6 +33,7 @@ export function useListeners(
     const context: NotifierContext = {
       database: schema.database,
       directUrl: testDatabaseUrl(),
+      session: null,
       applicationName: 'notifier-test',
       heartbeatMs: 4_000,
       queues: ['queue', 'other'],
