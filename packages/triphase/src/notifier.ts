@@ -25,8 +25,8 @@ export interface NotifierContext {
   directUrl: string
   /**
    * The heartbeat's connection, where `directUrl` is the engine's own URL: a notifier may listen there (`listen`)
-   * instead of opening one. Heartbeats wait for its statements, so they must be few and over at once. Null where
-   * `directUrl` leads elsewhere.
+   * instead of opening one. Heartbeats wait for its statements, so they must be few and over at once. The engine
+   * ends it. Null where `directUrl` leads elsewhere.
    */
   session: Database | null
   applicationName: string
