@@ -25,8 +25,8 @@ const ALL_AT_ONCE: Load = options.quick
 
 const idealSeconds = ({ jobs, concurrency, callMs }: Load): number => (jobs * callMs) / concurrency / 1_000
 
-/** Two pools of two, and the connection that listens. */
-const MOST_CONNECTIONS = 5
+/** Two pools of two. */
+const MOST_CONNECTIONS = 4
 const TASK = 'analyse'
 
 type Call = SlowCallsOrder['call']

@@ -9,6 +9,8 @@ export interface ConnectionReport {
   readonly peakCalls: number
   readonly engine: { readonly peak: number; readonly size: number }
   readonly application: { readonly peak: number; readonly size: number }
+  /** Another one only listened, around a pooler; else the engine's heartbeats share theirs. */
+  readonly listener: boolean
   /** For how long all jobs together ran, and held a connection of the application. */
   readonly totalRunMs: number
   readonly totalHoldMs: number
@@ -47,13 +49,15 @@ export class ConnectionWatch {
 
   report(): ConnectionReport {
     this.#look()
-    const { concurrency, enginePool, appPool } = this.#backend.settings
+    const { concurrency, enginePool, appPool, databaseUrl, databaseDirectUrl } = this.#backend.settings
+    const around = databaseUrl && databaseDirectUrl?.reveal()
     return {
       ...this.#sum,
       concurrency,
       peakCalls: this.#peak.calls,
       engine: { peak: this.#peak.engine, size: enginePool },
       application: { peak: this.#peak.application, size: appPool },
+      listener: around !== undefined && around !== databaseUrl?.reveal(),
     }
   }
 

@@ -91,10 +91,11 @@ export function failureLines(
 export function connectionLines(report: ConnectionReport): string[] {
   const { jobs, concurrency, peakCalls, engine, application, totalHoldMs, totalRunMs } = report
   if (jobs === 0) return []
+  const listener = report.listener ? ', 1 (listener)' : ''
   const share = (100 * totalHoldMs) / Math.max(totalRunMs, 1)
   return [
     `jobs         ${jobs} run here, up to ${concurrency} at a time; at most ${peakCalls} in their call at once`,
-    `connections  at most ${application.peak} of ${application.size} (application), ${engine.peak} of ${engine.size} (engine), 1 (listener)`,
+    `connections  at most ${application.peak} of ${application.size} (application), ${engine.peak} of ${engine.size} (engine)${listener}`,
     `hold         ${time(totalHoldMs / jobs)} of the ${time(totalRunMs / jobs)} that a job took on average (${share.toFixed(share < 10 ? 1 : 0)}%)`,
     `             at most ${time(report.mostHoldMs)} by one job, ${time(report.longestHoldMs)} at a stretch; ${time(totalHoldMs)} by all`,
   ]

@@ -86,6 +86,7 @@ test('the connection report fits into 80 columns, and is left out when no job ra
     peakCalls: 200,
     engine: { peak: 6, size: 6 },
     application: { peak: 10, size: 10 },
+    listener: false,
     totalRunMs: 1_200 * 15_300,
     totalHoldMs: 1_200 * 8.4,
     mostHoldMs: 131.2,
@@ -94,9 +95,12 @@ test('the connection report fits into 80 columns, and is left out when no job ra
   const lines = connectionLines(report)
   expect(lines).toEqual([
     'jobs         1200 run here, up to 200 at a time; at most 200 in their call at once',
-    'connections  at most 10 of 10 (application), 6 of 6 (engine), 1 (listener)',
+    'connections  at most 10 of 10 (application), 6 of 6 (engine)',
     'hold         8.4 ms of the 15.3 s that a job took on average (0.1%)',
     '             at most 131 ms by one job, 71 ms at a stretch; 10.1 s by all',
   ])
+  expect(connectionLines({ ...report, listener: true })[1]).toBe(
+    'connections  at most 10 of 10 (application), 6 of 6 (engine), 1 (listener)',
+  )
   expect(connectionLines({ ...report, jobs: 0 })).toEqual([])
 })

@@ -22,7 +22,7 @@ export interface ConnectionLoad {
 export interface ConnectionLimits {
   /** Size of each process's application pool. */
   applicationPool?: number
-  /** Size of each process's engine pool. */
+  /** Size of each process's engine pool, its heartbeat's connection included. */
   enginePool?: number
   /** Longest wait for a connection, in milliseconds. Default 10,000. */
   acquireTimeoutMs?: number
@@ -67,7 +67,7 @@ export interface ConnectionAdvice {
   ifHeldDuringCall: BusyConnections
   /** Pool sizes to set, for each process. */
   pools: { application: number; engine: number }
-  /** Connections of all processes to the server, with those pools and no pooler between. */
+  /** Connections of all processes to the server, with those pools and no pooler between: notifications need none of their own then. */
   connections: number
   /** What the limits cannot carry, and what to set instead; empty when it works. */
   problems: string[]
@@ -75,8 +75,7 @@ export interface ConnectionAdvice {
   advice: string[]
 }
 
-/** Each process has one for its heartbeat and one that listens, beside its pools. */
-const OWN_CONNECTIONS = 2
+/** One of the engine's pool is the heartbeat's. */
 const SMALLEST_ENGINE_POOL = 2
 /** A burst in which every slot asks at once should be over after this share of acquireTimeout. */
 const BURST_SHARE = 0.25
@@ -120,7 +119,7 @@ export function adviseConnections(load: ConnectionLoad, limits: ConnectionLimits
     application: checkouts === 0 ? 0 : Math.min(concurrency, Math.max(application.p99 + 1, forBurst)),
     engine: Math.max(SMALLEST_ENGINE_POOL, engine.p99 + 1),
   }
-  const connections = processes * (pools.application + pools.engine + OWN_CONNECTIONS)
+  const connections = processes * (pools.application + pools.engine)
   const found = { application, together, ifHeldDuringCall, pools, connections, jobsPerSecond }
   const problems = problemsOf(load, limits, found, { oneHoldMs, timeoutMs })
   return {
@@ -219,7 +218,7 @@ function problemsOf(
   const asked =
     applicationPool === undefined || enginePool === undefined
       ? connections
-      : processes * (applicationPool + enginePool + OWN_CONNECTIONS)
+      : processes * (applicationPool + enginePool)
   if (maxConnections !== undefined && poolerPool === undefined && asked + otherConnections > maxConnections)
     problems.push(
       `${plural(processes, 'process', 'processes')} may open ${asked} connections, and others use ${otherConnections}, ` +

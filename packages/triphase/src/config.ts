@@ -45,7 +45,10 @@ export interface EngineOptions {
   engine?: PoolConfig
   /** Pool of the application: prepare and commit of staged tasks. Not used when a `Transactor` is given. */
   application?: PoolConfig
-  /** A URL whose connections are not pooled per transaction, for LISTEN only. Default: the engine's URL. */
+  /**
+   * A URL whose connections are not pooled per transaction, for one more connection that only listens. Default: the
+   * engine's URL, and no connection more: notifications come on that of the heartbeats.
+   */
   directUrl?: string
   /** Schema of the engine's tables. Default `'triphase'`. */
   schema?: string

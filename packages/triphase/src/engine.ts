@@ -374,6 +374,7 @@ export class Engine<Tx> {
       config: this.#working,
       database: this.#database,
       heartbeatDatabase: this.#pools.heartbeatDatabase,
+      session: this.#pools.session,
       application: this.#hinting() as Transactor<unknown>,
       tasks: this.#tasks,
       notifier: this.#notifier,
@@ -411,8 +412,8 @@ export class Engine<Tx> {
   }
 
   get #connectionUse(): ConnectionUse {
-    const { ownsApplication } = this.#pools
-    const listens = this.#notifier.name === 'postgres'
+    const { ownsApplication, session } = this.#pools
+    const listens = this.#notifier.name === 'postgres' && session === null
     return { config: this.#working, database: this.#database, ownsApplication, listens }
   }
 

@@ -21,8 +21,14 @@ export type Hint =
 export interface NotifierContext {
   /** The engine's pool; a notifier publishes through it. */
   database: Database
-  /** A URL whose connections are not pooled per transaction; null when none was configured. */
-  directUrl: string | null
+  /** A URL whose connections are not pooled per transaction; the engine's own when none was configured. */
+  directUrl: string
+  /**
+   * The heartbeat's connection, where `directUrl` is the engine's own URL: a notifier may listen there (`listen`)
+   * instead of opening one. Heartbeats wait for its statements, so they must be few and over at once. The engine
+   * ends it. Null where `directUrl` leads elsewhere.
+   */
+  session: Database | null
   applicationName: string
   /** How often the engine's heartbeat asks for work of all queues, in milliseconds. */
   heartbeatMs: number

@@ -28,6 +28,8 @@ export interface WorkerParts {
   config: EngineConfig
   database: Database
   heartbeatDatabase: Database
+  /** The notifier's, if it may use the heartbeat's connection. */
+  session: Database | null
   application: Transactor<unknown>
   tasks: ReadonlyMap<string, Task<unknown, never>>
   notifier: Notifier
@@ -82,7 +84,7 @@ export class Worker {
   }
 
   async start(): Promise<void> {
-    const { config, database, notifier, telemetry } = this.#parts
+    const { config, database, session, notifier, telemetry } = this.#parts
     await this.#heart.start()
     telemetry.emit('process:started', { processId: this.processId, name: config.name })
     this.#stager.start()
@@ -91,6 +93,7 @@ export class Worker {
       await notifier.start({
         database,
         directUrl: config.directUrl,
+        session,
         applicationName: config.name,
         heartbeatMs: config.heartbeatMs,
         queues: [...this.#producers.keys()],

@@ -130,15 +130,15 @@ describe('what to set', () => {
     ],
     [
       'more connections than the server has',
-      { concurrency: 63, processes: 20, callMs: 15_000, holdMs: 12 },
+      { concurrency: 63, processes: 25, callMs: 15_000, holdMs: 12 },
       { applicationPool: 10, enginePool: 6, maxConnections: 100 },
-      /20 processes may open 360 connections.*Put a transaction-mode pooler/,
+      /25 processes may open 400 connections.*Put a transaction-mode pooler/,
     ],
     [
       'more connections than the server has, where smaller pools help',
       { concurrency: 63, processes: 8, callMs: 15_000, holdMs: 12 },
       { applicationPool: 10, enginePool: 6, maxConnections: 100 },
-      /8 processes may open 144 connections.*With pools of 2 and 2 it is 48/,
+      /8 processes may open 128 connections.*With pools of 2 and 2 it is 32/,
     ],
     [
       "a pooler's pool that is too small",

@@ -39,6 +39,23 @@ test('a new connection of the engine belongs to no caller', async () => {
   expect(after).toBe('caller')
 })
 
+test('what a connection tells belongs to whoever listens on it', async () => {
+  const seen: unknown[] = []
+  const database = openDatabase()
+  await database.query('SELECT 1')
+  const told = new Promise<void>((resolve) => {
+    const hears = (): void => {
+      seen.push(caller.getStore())
+      if (seen.length === 2) resolve()
+    }
+    void caller.run('caller', () => database.listen('LISTEN detached', { notified: hears, lost: hears }))
+  })
+  await database.query(`NOTIFY detached`)
+  await database.query('SELECT pg_terminate_backend(pg_backend_pid())').catch(() => {})
+  await told
+  expect(seen).toEqual(['caller', 'caller'])
+})
+
 test('a write of acks belongs to none of those who gave them', async () => {
   const seen: unknown[] = []
   const { database } = bench.schema

@@ -202,5 +202,5 @@ test('connections are counted by pool, and are where their names say', async () 
     'SELECT DISTINCT application_name AS name FROM pg_stat_activity WHERE application_name LIKE $1',
     [`${name}%`],
   )
-  expect(names.map((row) => row.name).toSorted()).toEqual([name, `${name}-engine`, `${name}-listen`])
+  expect(names.map((row) => row.name).toSorted()).toEqual([name, `${name}-engine`])
 })

@@ -26,9 +26,7 @@ describe('analyze', () => {
     expect(first.output).toMatch(
       /\njobs {9}6 run here, up to 12 at a time; at most \d in their call at once\n/,
     )
-    expect(first.output).toMatch(
-      /\nconnections {2}at most \d of 10 \(application\), \d of 6 \(engine\), 1 \(listener\)\n/,
-    )
+    expect(first.output).toMatch(/\nconnections {2}at most \d of 10 \(application\), \d of 6 \(engine\)\n/)
     expect(first.output).toMatch(
       /\nhold {9}[\d.]+ ms of the [\d.]+ m?s that a job took on average \([\d.]+%\)\n/,
     )
@@ -78,13 +76,12 @@ describe('analyze', () => {
     expect(rows).toEqual([
       { application_name: 'scout', count: 1, busy: 0 },
       { application_name: 'scout-engine', count: 2, busy: 0 },
-      { application_name: 'scout-listen', count: 1, busy: 0 },
     ])
     await model.release()
     const { code, output } = await scout.ended
     expect(code).toBe(0)
     expect(output).toMatch(/\njobs +30 run here, up to 30 at a time; at most 30 in their call at once\n/)
-    expect(output).toContain('at most 1 of 1 (application), 2 of 2 (engine), 1 (listener)\n')
+    expect(output).toContain('at most 1 of 1 (application), 2 of 2 (engine)\n')
   })
 
   test('broadcasts each completed analysis', async ({ onTestFinished }) => {

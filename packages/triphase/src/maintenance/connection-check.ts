@@ -12,7 +12,7 @@ export interface ConnectionUse {
   database: Database
   /** The application's pool is the engine's, which knows its size. */
   ownsApplication: boolean
-  /** It has a connection that only listens. */
+  /** It has a connection that only listens, beside its pools. */
   listens: boolean
 }
 
@@ -53,11 +53,14 @@ export async function adviseOf(
   if (!load) return null
   const found = await limitsOf(use)
   const server = found.limits.find((limit) => limit.of === 'max_connections')
+  const listeners = use.listens ? found.processes : 0
   return adviseConnections(
     { ...load, processes: Math.max(1, found.processes) },
     {
       ...poolsOf(use),
-      ...(server && reachesServer ? { maxConnections: server.allows, otherConnections: server.others } : {}),
+      ...(server && reachesServer
+        ? { maxConnections: server.allows, otherConnections: server.others + listeners }
+        : {}),
     },
   )
 }

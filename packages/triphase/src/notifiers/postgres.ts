@@ -1,16 +1,15 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
-import pg from 'pg'
 import { storedError, TriphaseError } from '../errors.ts'
 import { type Hint, type Notifier, type NotifierContext, parseHint } from '../notifier.ts'
-import { connectionFailure, type Database } from '../store/database.ts'
+import { type ConnectionListener, connectionFailure, Database } from '../store/database.ts'
 import { onEnginePool } from '../store/insert.ts'
 import { listenStatement, notify, STILL_THERE } from '../store/notify.ts'
 import { Poller } from './polling.ts'
 
 const RECONNECT_MS = [100, 250, 500, 1_000, 2_000, 4_000]
 const CHECK_MS = 30_000
-const CHECK_TIMEOUT_MS = 10_000
+const TIMEOUT_MS = 10_000
 const GOODBYE_MS = 1_000
 /** A notification that has not come back by then does not come: this process polls. */
 const PROBE_MS = 2_000
@@ -20,8 +19,9 @@ const START_MS = 250
 const POLL_AFTER = 3
 
 /**
- * LISTEN and NOTIFY, over one direct connection of its own (never a pooled one: a transaction-mode pooler accepts
- * LISTEN and delivers nothing). A lost connection is opened again for as long as the engine runs.
+ * LISTEN and NOTIFY. Listens on the heartbeat's connection, or, where `directUrl` is another URL than the engine's, on one
+ * of its own (a transaction-mode pooler accepts LISTEN and delivers nothing). A lost connection is opened again for as long
+ * as the engine runs.
  *
  * Each new connection is tried out: a notification is sent through the engine's pool and has to arrive. Where it does
  * not, that is said once (`notifier:changed`, `NOTIFICATIONS_LOST`), and the process polls as `pollingNotifier` does.
@@ -56,7 +56,9 @@ class Listening {
   readonly firstTry: Promise<void>
   readonly #context: NotifierContext
   readonly #poller: Poller
-  #client: pg.Client | undefined
+  readonly #connection: Database
+  #listener: ConnectionListener | undefined
+  #deafen = () => {}
   #probe: Probe | undefined
   #retry: NodeJS.Timeout | undefined
   #check: NodeJS.Timeout | undefined
@@ -70,6 +72,7 @@ class Listening {
   constructor(context: NotifierContext) {
     this.#context = context
     this.#poller = new Poller(context)
+    this.#connection = context.session ?? openConnection(context)
     this.firstTry = this.#connect()
   }
 
@@ -84,77 +87,82 @@ class Listening {
     this.#endChecks()
     this.#poller.stop()
     await this.firstTry
-    const client = this.#client
-    this.#client = undefined
-    if (client) await goodbye(client)
+    this.#listener = undefined
+    this.#deafen()
+    if (this.#context.session) return
+    // A network that is away would keep us for as long as a statement may take.
+    await Promise.race([this.#connection.end(), delay(GOODBYE_MS, undefined, { ref: false })])
   }
 
   async #connect(): Promise<void> {
-    const { directUrl, applicationName } = this.#context
-    const client = new pg.Client({
-      connectionString: directUrl ?? undefined,
-      application_name: `${applicationName}-listen`,
-      connectionTimeoutMillis: 10_000,
-      query_timeout: CHECK_TIMEOUT_MS,
-      keepAlive: true,
-    })
-    client.on('error', (error) => this.#lost(client, error))
-    client.on('end', () => this.#lost(client, new Error('the connection was closed')))
-    client.on('notification', ({ payload }) => this.#received(client, payload ?? ''))
-    this.#client = client
+    const listener: ConnectionListener = {
+      notified: (payload) => this.#received(listener, payload),
+      lost: (error) => this.#lost(listener, error),
+    }
+    this.#listener = listener
     try {
-      await client.connect()
-      await client.query(listenStatement(this.#context.database.schema))
+      this.#deafen = await this.#connection.listen(listenStatement(this.#context.database.schema), listener)
     } catch (error) {
-      this.#lost(client, error)
+      this.#lost(listener, error)
       return
     }
-    if (this.#client === client && !this.#stopped) await this.#tryOut(client)
+    if (this.#listener === listener && !this.#stopped) await this.#tryOut(listener)
   }
 
   /** Sends a notification to itself, and polls until it has come back. Resolves soon in any case. */
-  async #tryOut(client: pg.Client): Promise<void> {
+  async #tryOut(listener: ConnectionListener): Promise<void> {
     this.#poller.start()
-    this.#check = setInterval(() => this.#lookAgain(client), CHECK_MS).unref()
-    await Promise.race([this.#sendProbe(client).arrived, delay(START_MS, undefined, { ref: false })])
+    this.#check = setInterval(() => this.#lookAgain(listener), CHECK_MS).unref()
+    await Promise.race([this.#sendProbe(listener).arrived, delay(START_MS, undefined, { ref: false })])
   }
 
-  #sendProbe(client: pg.Client): Probe {
+  #sendProbe(listener: ConnectionListener): Probe {
     const hint = { kind: 'probe', token: randomUUID() }
     const { promise, resolve } = Promise.withResolvers<void>()
-    const probe: Probe = { payload: JSON.stringify(hint), arrived: promise, end: resolve }
+    const probe: Probe = { hint, payload: JSON.stringify(hint), arrived: promise, end: resolve }
     this.#endProbe()
     this.#probe = probe
-    void this.#publishProbe(client, probe, hint)
+    void this.#publishProbe(listener, probe)
     return probe
   }
 
   /** Over the engine's pool: on this connection it would come back even through a pooler. */
-  async #publishProbe(client: pg.Client, probe: Probe, hint: object): Promise<void> {
+  async #publishProbe(listener: ConnectionListener, probe: Probe): Promise<void> {
     const { database, telemetry } = this.#context
+    clearTimeout(this.#limit)
     try {
-      await notify(onEnginePool(database), database.schema, [hint])
-      if (this.#probe === probe) this.#limit = setTimeout(() => this.#deaf(client), PROBE_MS)
+      await notify(onEnginePool(database), database.schema, [probe.hint])
+      if (this.#probe === probe) this.#limit = setTimeout(() => this.#judge(listener, probe, false), PROBE_MS)
     } catch (error) {
       if (this.#probe !== probe) return
       const failed = { statement: 'notify', error: storedError(error), retryInMs: PROBE_MS }
       telemetry.emit('statement:failed', failed)
-      this.#limit = setTimeout(() => this.#sendProbe(client), PROBE_MS)
+      this.#limit = setTimeout(() => this.#sendProbe(listener), PROBE_MS)
     }
   }
 
-  /** A network that drops packets says nothing: a question now and then finds out. */
-  #lookAgain(client: pg.Client): void {
-    if (this.#connected === true) {
-      client.query(STILL_THERE).catch((error: unknown) => this.#lost(client, error))
-    } else this.#sendProbe(client)
+  /** A network that drops packets says nothing: a question now and then finds out, where no heartbeat asks. */
+  #lookAgain(listener: ConnectionListener): void {
+    if (this.#connected !== true) this.#sendProbe(listener)
+    else if (!this.#context.session)
+      this.#connection.query(STILL_THERE).catch((error: unknown) => this.#lost(listener, error))
   }
 
-  #received(client: pg.Client, payload: string): void {
-    if (this.#client !== client) return
-    if (payload === this.#probe?.payload) this.#hears()
+  #received(listener: ConnectionListener, payload: string): void {
+    if (this.#listener !== listener) return
+    if (payload === this.#probe?.payload) this.#judge(listener, this.#probe, true)
     const hint = parseHint(payload)
     if (hint) this.#context.receive(hint)
+  }
+
+  /**
+   * Sends the probe again while a statement runs on the connection, a heartbeat: what arrives comes when it is over, and
+   * behind a pooler it is lent the server's connection that listens for just as long as it runs.
+   */
+  #judge(listener: ConnectionListener, probe: Probe, arrived: boolean): void {
+    if (this.#connection.connections.inUse > 0) void this.#publishProbe(listener, probe)
+    else if (arrived) this.#hears()
+    else this.#deaf(listener)
   }
 
   #hears(): void {
@@ -167,19 +175,18 @@ class Listening {
     if (again) this.#context.receive({ kind: 'resync' })
   }
 
-  #deaf(client: pg.Client): void {
-    if (this.#client !== client || this.#stopped) return
+  #deaf(listener: ConnectionListener): void {
+    if (this.#listener !== listener || this.#stopped) return
     this.#failures = 0
     if (this.#saidDeaf) return
     this.#saidDeaf = true
     this.#say(false, notificationsLost())
   }
 
-  #lost(client: pg.Client, error: unknown): void {
-    if (this.#client !== client || this.#stopped) return
-    this.#client = undefined
+  #lost(listener: ConnectionListener, error: unknown): void {
+    if (this.#listener !== listener || this.#stopped) return
+    this.#listener = undefined
     this.#endChecks()
-    void goodbye(client)
     const pause = RECONNECT_MS[Math.min(this.#failures, RECONNECT_MS.length - 1)] as number
     this.#failures++
     if (this.#failures >= POLL_AFTER) this.#poller.start()
@@ -209,6 +216,7 @@ class Listening {
 }
 
 interface Probe {
+  readonly hint: object
   readonly payload: string
   /** Resolves when it has come back, or is of no interest any more. */
   readonly arrived: Promise<void>
@@ -224,10 +232,12 @@ function notificationsLost(): TriphaseError {
   )
 }
 
-/** Ends a connection in good order if the server is there to hear it; a network that is away would keep us for ever. */
-async function goodbye(client: pg.Client): Promise<void> {
-  const ended = client.end().catch(() => {})
-  await Promise.race([ended, delay(GOODBYE_MS, undefined, { ref: false })])
-  const { connection } = client as unknown as { connection: { stream: { destroy(): void } } }
-  connection.stream.destroy()
+function openConnection({ database, directUrl, applicationName }: NotifierContext): Database {
+  return new Database(database.schema, {
+    url: directUrl,
+    size: 1,
+    applicationName: `${applicationName}-listen`,
+    acquireTimeoutMs: TIMEOUT_MS,
+    statementTimeoutMs: TIMEOUT_MS,
+  })
 }

@@ -9,7 +9,7 @@ import { type HeldConnection, Holds } from './holds.ts'
 
 /** Connections at one moment, and what was done with them. Times are milliseconds. */
 export interface ConnectionsSnapshot {
-  /** The engine's own pool, its heartbeat's connection included. */
+  /** The engine's own pool, the connection of heartbeats (and of notifications, unless `directUrl` leads elsewhere) included. */
   engine: PoolState
   /**
    * The application's pool. `size` and `open` are null where the application brought a transactor of its own: then
@@ -57,6 +57,15 @@ export class Pools<Tx> {
     this.heartbeatDatabase = this.#openDatabase(1, beatMs, beatMs)
     if (!transactor) this.#application = this.#openApplicationPool()
     this.transactor = transactor ?? (pgTransactor(this.#application as pg.Pool) as unknown as Transactor<Tx>)
+  }
+
+  /**
+   * The heartbeat's connection, where notifications may share it: where they would go to the same URL. Heartbeats go where
+   * claims go: a direct URL that cannot be reached must not make a living process look dead.
+   */
+  get session(): Database | null {
+    const { directUrl, engine } = this.#config
+    return directUrl === engine.url ? this.heartbeatDatabase : null
   }
 
   /** Whether the application's pool is the engine's to size: false where a transactor was given. */

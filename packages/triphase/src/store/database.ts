@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
 import pg from 'pg'
 import { detached } from '../detached.ts'
 import { TriphaseError } from '../errors.ts'
@@ -15,6 +16,13 @@ export interface PoolOptions {
 }
 
 export type HeldListener = (waitMs: number, holdMs: number) => void
+
+/** Whoever listens on a connection. */
+export interface ConnectionListener {
+  notified(payload: string): void
+  /** The connection has ended; may be told more than once. */
+  lost(error: Error): void
+}
 
 type Rows<Row> = Promise<Row[]>
 
@@ -84,6 +92,32 @@ export class Database {
     return this.#checkedOut(async (client) => {
       const { processID } = client as unknown as { processID: number | null }
       return { rows: await this.#run<Row>(client, this.text(sql), []), announcedPid: processID }
+    })
+  }
+
+  /**
+   * Runs a LISTEN on a connection that goes back to the pool, and tells what arrives there from then on, also beside
+   * other statements. For a pool of one connection, which stays open from now on.
+   *
+   * @returns what ends the telling, not the connection.
+   */
+  listen(sql: string, listener: ConnectionListener): Promise<() => void> {
+    this.#pool.options.idleTimeoutMillis = 0
+    // The connection is nobody's, and what it tells belongs to whoever listens.
+    const own = AsyncLocalStorage.snapshot()
+    return this.#checkedOut(async (client) => {
+      const notified = ({ payload }: pg.Notification) => own(() => listener.notified(payload ?? ''))
+      const lost = (error: Error) => own(() => listener.lost(error))
+      const ended = () => lost(new Error('the connection was closed'))
+      const deafen = () => void client.off('notification', notified).off('error', lost).off('end', ended)
+      client.on('notification', notified).on('error', lost).on('end', ended)
+      try {
+        await this.#run(client, sql, [])
+        return deafen
+      } catch (error) {
+        deafen()
+        throw error
+      }
     })
   }
 

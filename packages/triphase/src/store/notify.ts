@@ -7,7 +7,7 @@ function channelOf(schema: string): string {
   return `triphase_${schema}`
 }
 
-/** The statement with which a connection of its own starts to listen. */
+/** The statement with which a connection starts to listen. */
 export function listenStatement(schema: string): string {
   return `LISTEN ${channelOf(schema)}`
 }

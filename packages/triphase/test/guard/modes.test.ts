@@ -173,5 +173,7 @@ test('jobs run where the engine was started, whoever made them known', async () 
     const { id } = await context.run(where, () => engine.enqueue(task, null))
     await jobIn(engine, id, 'completed')
   }
-  expect(seen).toEqual(['start', 'start'])
+  const { id } = await scene.guarded({ tasks: [task] }).enqueue(task, null)
+  await jobIn(engine, id, 'completed')
+  expect(seen).toEqual(['start', 'start', 'start'])
 })

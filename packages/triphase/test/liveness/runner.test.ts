@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import { defineTask, unchecked } from '../../src/index.ts'
 import { run } from '../../src/runner.ts'
-import { testUrl } from '../support/database-url.ts'
+import { testDatabaseUrl, testUrl } from '../support/database-url.ts'
 import { useEngines } from '../support/engines.ts'
 import { serverAddress, startFaultProxy } from '../support/fault-proxy.ts'
 import { eventually, killWorkers } from '../support/processes.ts'
@@ -93,7 +93,7 @@ describe('the runner', () => {
     const proxy = await startFaultProxy(serverAddress(testUrl()))
     const beat = proxy.onStatement(/UPDATE \S+\.process SET beat/, 'hold-reply')
     const name = `runner-${bench.schema.schema}`
-    const process = await runner({ name }, proxy.url(bench.schema.url))
+    const process = await runner({ name, directUrl: testDatabaseUrl() }, proxy.url(bench.schema.url))
     await beat.hit
     process.kill('SIGTERM')
     await process.event('process:stopping')

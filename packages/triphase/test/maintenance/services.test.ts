@@ -181,6 +181,7 @@ function start(
   return notifier.start({
     database,
     directUrl: testDatabaseUrl(),
+    session: null,
     applicationName: `stress ${bench.schema.schema}`,
     heartbeatMs: 4_000,
     queues: ['default'],

@@ -33,6 +33,7 @@ export function useListeners(
     const context: NotifierContext = {
       database: schema.database,
       directUrl: testDatabaseUrl(),
+      session: null,
       applicationName: 'notifier-test',
       heartbeatMs: 4_000,
       queues: ['queue', 'other'],
@@ -46,9 +47,30 @@ export function useListeners(
 
 const AVAILABLE: Hint = { kind: 'available', queue: 'queue' }
 
-/** What every notifier has to do, whatever carries its hints. */
-export function notifierContract(bench: Bench, make: () => Notifier): void {
-  const listener = useListeners(make)
+/** A connection as an engine keeps one for its heartbeats, to the database or wherever a URL leads; closed after the test. */
+export function useSessions(): (schema: TestSchema, url?: string) => Database {
+  const open: Database[] = []
+  afterEach(async () => {
+    await Promise.all(open.splice(0).map((session) => session.end()))
+  })
+  return ({ schema }, url = testDatabaseUrl()) => {
+    const limits = { acquireTimeoutMs: 4_000, statementTimeoutMs: 4_000 }
+    const session = new Database(schema, { url, size: 1, applicationName: `session ${schema}`, ...limits })
+    open.push(session)
+    return session
+  }
+}
+
+/**
+ * What every notifier has to do, whatever carries its hints.
+ *
+ * @param shares each process has a heartbeat's connection for it.
+ */
+export function notifierContract(bench: Bench, make: () => Notifier, shares = false): void {
+  const sessions = useSessions()
+  const apart = useListeners(make)
+  const listener: typeof apart = (schema, changes) =>
+    apart(schema, { session: shares ? sessions(schema) : null, ...changes })
   let elsewhere: TestSchema
   beforeAll(async () => {
     elsewhere = await takeTestSchema()
@@ -62,7 +84,7 @@ export function notifierContract(bench: Bench, make: () => Notifier): void {
     await from.notifier.publish(schema.database, [{ kind: 'available', queue }])
   }
 
-  describe('the contract', () => {
+  describe(shares ? "the contract, on the heartbeat's connection" : 'the contract', () => {
     test('a process learns of work that another one has brought', async () => {
       const [a, b] = [listener(bench.schema), listener(bench.schema)]
       await Promise.all([a.start(), b.start()])
@@ -164,7 +186,8 @@ export function notifierContract(bench: Bench, make: () => Notifier): void {
         acquireTimeoutMs: 1_000,
         statementTimeoutMs: 1_000,
       })
-      const { notifier, start } = listener(bench.schema, { database: away, directUrl: url })
+      const session = shares ? away : null
+      const { notifier, start } = listener(bench.schema, { database: away, directUrl: url, session })
       await start()
       await notifier.publish(away, [AVAILABLE]).catch((error: unknown) => {
         expect(error).toMatchObject({ code: 'CONNECTION_FAILED' })

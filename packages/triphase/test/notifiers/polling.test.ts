@@ -90,7 +90,7 @@ describe('by the clock, with the defaults', () => {
       const database = { query } as unknown as Database
       const notifier = pollingNotifier()
       const telemetry = new Telemetry()
-      const names = { directUrl: null, applicationName: 'app', queues: ['queue'] }
+      const names = { directUrl: '', session: null, applicationName: 'app', queues: ['queue'] }
       await notifier.start({ ...names, database, heartbeatMs, telemetry, receive: () => {} })
       const asked = async (ms: number) => {
         const before = questions

@@ -78,7 +78,8 @@ describe.skipIf(NO_REDIS)('over a real Redis', () => {
     witness.telemetry.on('notifier:changed', (change) => changes.push(change))
     const context = {
       database: bench.schema.database,
-      directUrl: null,
+      directUrl: '',
+      session: null,
       applicationName: 'app',
       heartbeatMs: 4_000,
       queues: ['queue'],

@@ -4,10 +4,12 @@ import {
   defineTask,
   pgTransactor,
   pollingNotifier,
+  postgresNotifier,
   type TelemetryEvents,
   unchecked,
 } from '../../src/index.ts'
 import { lasting, type PgEngine } from '../liveness/scene.ts'
+import { useListeners, useSessions } from '../notifiers/contract.ts'
 import { testDatabaseUrl } from '../support/database-url.ts'
 import { serverAddress, startFaultProxy } from '../support/fault-proxy.ts'
 import { NO_PGBOUNCER } from '../support/pgbouncer.ts'
@@ -17,6 +19,9 @@ import { pooledScene } from './pooled-scene.ts'
 type Changed = TelemetryEvents['notifier:changed']
 
 const task = defineTask({ name: 'task', input: unchecked<null>(), run: () => performance.now() })
+
+const sessions = useSessions()
+const listener = useListeners(postgresNotifier)
 
 /** What an engine says of what it talks to. */
 function hears({ telemetry }: PgEngine) {
@@ -47,6 +52,25 @@ describe.skipIf(NO_PGBOUNCER)('an engine behind PgBouncer', () => {
     await eventually(async () => (await engine.job(next.id))?.state === 'completed')
     await lasting(3_000)
     expect(heard.changes).toHaveLength(1)
+  })
+
+  test('takes no notification for granted that comes while a heartbeat has the listening connection', async (context) => {
+    const { scene, pgbouncer } = await pooledScene(context, { settings: { default_pool_size: 1 } })
+    const proxy = await scene.proxy()
+    const session = sessions(scene.schema, pgbouncer.url(testDatabaseUrl()))
+    const database = sessions(scene.schema, proxy.url(testDatabaseUrl()))
+    const probe = proxy.onStatement(/pg_notify/, 'hold-before')
+    const { start, telemetry } = listener(scene.schema, { session, database })
+    const said: unknown[] = []
+    telemetry.on('notifier:changed', ({ connected, error }) => said.push(connected, error?.code))
+    const starting = start()
+    await probe.hit
+    const beat = session.query('SELECT pg_sleep(1)')
+    const asleep = `SELECT FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(1)' AND state = 'active'`
+    await eventually(async () => (await scene.rows(asleep)).length === 1)
+    probe.release()
+    await Promise.all([starting, beat])
+    await eventually(() => expect(said).toEqual([false, 'NOTIFICATIONS_LOST']))
   })
 
   test('hears notifications with a directUrl around it', async (context) => {

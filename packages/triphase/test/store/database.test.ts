@@ -4,7 +4,7 @@ import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pg from 'pg'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { Database, inSchema, isConnectionFailure, isDataError } from '../../src/store/database.ts'
 import { testDatabaseUrl } from '../support/database-url.ts'
 import { useEngines } from '../support/engines.ts'
@@ -60,6 +60,28 @@ test('values come as the engine expects them, whatever the application has set',
   } finally {
     pg.types.setTypeParser(20, String)
   }
+})
+
+test('a connection that listens is told what arrives and its end, and stays open however rarely it is used', async () => {
+  await withDatabase({}, async (database) => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const told: string[] = []
+    const listener = { notified: (payload: string) => told.push(payload), lost: () => told.push('lost') }
+    await database.query('SELECT 1')
+    const deafen = await database.listen('LISTEN told', listener)
+    vi.advanceTimersByTime(600_000)
+    expect(database.connections.open).toBe(1)
+    await database.query(`SELECT pg_notify('told', 'first'), pg_notify('told', '')`)
+    expect(told).toEqual(['first', ''])
+    deafen()
+    await database.query(`NOTIFY told, 'second'`)
+    await database.listen('LISTEN told', listener)
+    await database.query(`SELECT pg_terminate_backend(pg_backend_pid())`).catch(() => {})
+    vi.useRealTimers()
+    await eventually(() => expect(told.slice(2)).toContain('lost'))
+    expect(new Set(told.slice(2))).toEqual(new Set(['lost']))
+  })
 })
 
 describe('a statement that takes too long', () => {

@@ -7,6 +7,8 @@ export const NOT_POOLED_FILES: Readonly<Record<string, string>> = {
   'races/**': 'two sessions wait for each other and are told apart by their processes on the server',
   'liveness/refusals.test.ts': 'about what the server itself refuses; test/pooler has what PgBouncer does',
   'liveness/no-connection-left.test.ts': 'fills a server of its own',
+  'liveness/session.test.ts':
+    'about connections that lead to the server itself; pooler/notifications.test.ts has the others',
   'maintenance/connection-check.test.ts': 'about what the server itself lets in',
   'guard/pool.test.ts': 'writes into temporary tables, which are of a session',
   'inference/**': PURE,
