@@ -1,7 +1,7 @@
 import path from 'node:path'
 import { openBackend } from './backend.ts'
 import { listImages, type PathProblem } from './image-folder.ts'
-import { type ExitCode, Interrupted, onSignals } from './interrupt.ts'
+import { type ExitCode, untilSignal } from './interrupt.ts'
 import { showProgress } from './progress.ts'
 import { type Images, Run } from './run.ts'
 import { samplePhotos } from './samples.ts'
@@ -32,26 +32,21 @@ export async function analyze(
 ): Promise<ExitCode> {
   const images = target === 'samples' ? samples() : await imagesIn(target)
   const progress = showProgress(out)
-  const { signal, end } = onSignals()
-  try {
+  return untilSignal(async (signal) => {
     const backend = await openBackend(settings, (line) => progress.say(line), signal)
     const run = new Run({ backend, images, progress, signal })
-    try {
-      await run.work()
-      return (await run.report(out)) ? 0 : 1
-    } catch (error) {
-      if (error instanceof Interrupted) await run.stop()
-      throw error
-    } finally {
-      progress.stop()
-      await backend.close(0)
+    return {
+      async work() {
+        await run.work()
+        return (await run.report(out)) ? 0 : 1
+      },
+      stop: () => run.stop(),
+      async close() {
+        progress.stop()
+        await backend.close(0)
+      },
     }
-  } catch (error) {
-    if (!(error instanceof Interrupted)) throw error
-    return error.exitCode
-  } finally {
-    end()
-  }
+  })
 }
 
 function samples(): Images {

@@ -29,12 +29,12 @@ const CONNECT_MS = 30_000
 // Longer than anything that Scout asks takes; it ends what waits on a network that drops packets.
 const QUERY_MS = 30_000
 
-/** What a sweep makes its calls with. */
-export type CallParts = Pick<Backend, 'settings' | 'model' | 'store' | 'pool'>
+/** What calls are made with. */
+export type BackendParts = Pick<Backend, 'settings' | 'model' | 'store' | 'pool'>
 
 /** What a process works on: analyses, or a sweep. */
 type Work = (
-  parts: CallParts,
+  parts: BackendParts,
   task: AnalyseCapture,
 ) => Pick<CreateEngineOptions<pg.PoolClient>, 'tasks' | 'queues'>
 
@@ -64,7 +64,7 @@ export async function openBackend(
 /** The same for a sweep; its jobs are the sweep's alone, so that an analysis that was interrupted stays where it is. */
 export async function openSweepBackend<S extends Sweep>(
   settings: Settings,
-  define: (parts: CallParts) => S,
+  define: (parts: BackendParts) => S,
   tell: (line: string) => void,
   signal: AbortSignal,
 ): Promise<Backend & { sweep: S }> {

@@ -1,17 +1,22 @@
 import { defineSweep, Permanent, pgTransactor, type Sweep } from 'triphase'
 import { z } from 'zod'
-import { engineError } from './analyse-capture.ts'
-import { type CallParts, SWEEP_QUEUE } from './backend.ts'
+import { SWEEP_QUEUE } from './backend.ts'
 import { captureToDescribe, replaceObservations } from './captures.ts'
 import { parseAnswer } from './models/answer.ts'
 import { callModel } from './models/call.ts'
-import { classifyFailure } from './models/failures.ts'
+import type { CallParts } from './run-sweep.ts'
 
 /**
  * Has the model look at captures again, with what their camera's profile says now. New observations take the place of the
  * old ones in one short transaction, after the call; a capture of which that fails keeps the old ones.
  */
-export function describeCaptures({ settings, model, store, pool }: CallParts): Sweep<{ id: string }> {
+export function describeCaptures({
+  settings,
+  model,
+  store,
+  pool,
+  callFailed,
+}: CallParts): Sweep<{ id: string }> {
   const { transaction } = pgTransactor(pool)
   return defineSweep({
     name: 'describe-captures',
@@ -28,11 +33,11 @@ export function describeCaptures({ settings, model, store, pool }: CallParts): S
     concurrency: settings.concurrency,
     timeout: settings.callTimeoutMs,
     async each({ id }, { signal, idempotencyKey }) {
-      const capture = await captureToDescribe(pool, id)
-      if (!capture) throw new Permanent(`There is no capture ${id} any more.`)
-      const { objectKey, profile } = capture
-      if (!profile) throw new Permanent('The camera has no analysis profile. Give it one and try again.')
       try {
+        const capture = await captureToDescribe(pool, id)
+        if (!capture) throw new Permanent(`There is no capture ${id} any more.`)
+        const { objectKey, profile } = capture
+        if (!profile) throw new Permanent('The camera has no analysis profile. Give it one and try again.')
         const image = await store.get(objectKey, signal)
         const answer = await callModel(model, { image, profile, signal, idempotencyKey })
         const observations = parseAnswer(answer)
@@ -40,7 +45,7 @@ export function describeCaptures({ settings, model, store, pool }: CallParts): S
         await transaction((tx) => replaceObservations(tx, id, { observations, model: name, usage }))
         return { model: name, observations: observations.length }
       } catch (error) {
-        throw engineError(classifyFailure(error, signal), error)
+        throw callFailed(error, signal)
       }
     },
   })

@@ -1,15 +1,14 @@
 import { createHash } from 'node:crypto'
 import path from 'node:path'
 import { defineFileSweep, type FileSweep } from '@triphase/files'
-import { Permanent, RetryAfter } from 'triphase'
+import { Permanent } from 'triphase'
 import { z } from 'zod'
-import { engineError } from './analyse-capture.ts'
-import { type CallParts, SWEEP_QUEUE } from './backend.ts'
+import { SWEEP_QUEUE } from './backend.ts'
 import { download, downloadable } from './downloads.ts'
 import { readImageFile } from './image-folder.ts'
 import { type Observation, parseAnswer } from './models/answer.ts'
 import { callModel } from './models/call.ts'
-import { classifyFailure } from './models/failures.ts'
+import type { CallParts } from './run-sweep.ts'
 
 /** What a column of a list holds. */
 export const KINDS = ['url', 'path', 'text'] as const
@@ -29,7 +28,10 @@ type Line = Record<string, string>
  * Has the model look at each image or read each text of a list. A list is known by where it is and by what is asked of it,
  * so the same command goes on with it and another one begins anew.
  */
-export function describeLines(question: ListQuestion, { settings, model }: CallParts): FileSweep<Line> {
+export function describeLines(
+  question: ListQuestion,
+  { settings, model, callFailed }: CallParts,
+): FileSweep<Line> {
   const { file, kind, column, prompt } = question
   const name = `file-${createHash('sha256')
     .update(JSON.stringify([file, kind, column, prompt]))
@@ -51,8 +53,7 @@ export function describeLines(question: ListQuestion, { settings, model }: CallP
         const answer = await callModel(model, { ...content, profile: { prompt }, signal, idempotencyKey })
         return resultOf(parseAnswer(answer), answer.model)
       } catch (error) {
-        if (error instanceof Permanent || error instanceof RetryAfter) throw error
-        throw engineError(classifyFailure(error, signal), error)
+        throw callFailed(error, signal)
       }
     },
   })

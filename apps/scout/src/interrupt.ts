@@ -25,7 +25,7 @@ const LONGEST_STOP_MS = 15_000
  * later or more, ends the process at once; so does a stop that takes longer than 15 s. What was under way then is
  * rescued by the next run.
  */
-export function onSignals(): { signal: AbortSignal; end: () => void } {
+function onSignals(): { signal: AbortSignal; end: () => void } {
   const controller = new AbortController()
   let firstAt = 0
   const handle = (signal: StopSignal) => {
@@ -44,5 +44,38 @@ export function onSignals(): { signal: AbortSignal; end: () => void } {
       process.off('SIGINT', handle)
       process.off('SIGTERM', handle)
     },
+  }
+}
+
+/** A command that is at work, with everything that it has opened. */
+export interface Undertaking {
+  work(): Promise<ExitCode>
+  /** Ends gracefully what runs, after a signal. */
+  stop(): Promise<void>
+  close(): Promise<void>
+}
+
+/**
+ * Runs a command to its end or to a signal's, and closes what it has opened.
+ *
+ * @param begin opens it; what it gets is aborted by the signal.
+ */
+export async function untilSignal(begin: (signal: AbortSignal) => Promise<Undertaking>): Promise<ExitCode> {
+  const { signal, end } = onSignals()
+  try {
+    const undertaking = await begin(signal)
+    try {
+      return await undertaking.work()
+    } catch (error) {
+      if (signal.aborted) await undertaking.stop()
+      throw signal.aborted ? signal.reason : error
+    } finally {
+      await undertaking.close()
+    }
+  } catch (error) {
+    if (!(error instanceof Interrupted)) throw error
+    return error.exitCode
+  } finally {
+    end()
   }
 }

@@ -1,21 +1,28 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Sweep, SweepStatus } from 'triphase'
-import { type Backend, type CallParts, openSweepBackend } from './backend.ts'
+import { type Backend, type BackendParts, openSweepBackend } from './backend.ts'
 import { type WhenReachable, whileAway } from './database.ts'
-import { type ExitCode, Interrupted, onSignals } from './interrupt.ts'
+import { type ExitCode, untilSignal } from './interrupt.ts'
 import { type Progress, showProgress } from './progress.ts'
 import type { Settings } from './settings.ts'
 import { firstPart, printable } from './terminal.ts'
-import { tellTroubles } from './troubles.ts'
+import { CallFailures, tellTroubles } from './troubles.ts'
 import { counted } from './words.ts'
 
 /** A backend that runs one sweep, and what a command says and asks while it does. */
 export interface SweepRun<S extends Sweep = Sweep> {
   readonly backend: Backend & { readonly sweep: S }
   readonly progress: Progress
+  readonly failures: Pick<CallFailures, 'last'>
   readonly whenReachable: WhenReachable
   readonly signal: AbortSignal
   say(...lines: string[]): void
+}
+
+/** What a sweep makes its calls with. */
+export interface CallParts extends BackendParts {
+  /** What to throw when a call failed. */
+  callFailed(error: unknown, signal: AbortSignal): unknown
 }
 
 /** A command that goes over records with one sweep. */
@@ -48,28 +55,26 @@ export async function runSweepCommand<S extends Sweep>(
   const say = (...lines: string[]) => {
     for (const line of lines) progress.say(line)
   }
-  const { signal, end } = onSignals()
-  try {
-    const backend = await openSweepBackend(command.settings, (parts) => command.define(parts), say, signal)
+  const failures = new CallFailures(say)
+  return untilSignal(async (signal) => {
+    const callFailed: CallParts['callFailed'] = (error, by) => failures.add(error, by)
+    const define = (parts: BackendParts) => command.define({ ...parts, callFailed })
+    const backend = await openSweepBackend(command.settings, define, say, signal)
     const whenReachable = whileAway({ tell: say, signal, atMostMs: OUTAGE_MS })
     tellTroubles(backend, say)
-    try {
-      const done = await command.work({ backend, progress, whenReachable, signal, say })
-      await backend.engine.stop({ graceMs: STOP_GRACE_MS })
-      return done ? 0 : 1
-    } catch (error) {
-      if (signal.aborted) await stop(backend, progress, command.noun)
-      throw signal.aborted ? signal.reason : error
-    } finally {
-      progress.stop()
-      await backend.close(0)
+    return {
+      async work() {
+        const done = await command.work({ backend, progress, failures, whenReachable, signal, say })
+        await backend.engine.stop({ graceMs: STOP_GRACE_MS })
+        return done ? 0 : 1
+      },
+      stop: () => stop(backend, progress, command.noun),
+      async close() {
+        progress.stop()
+        await backend.close(0)
+      },
     }
-  } catch (error) {
-    if (!(error instanceof Interrupted)) throw error
-    return error.exitCode
-  } finally {
-    end()
-  }
+  })
 }
 
 /** Begins a run or goes on with the one that is open, and follows it to its end; a paused one goes on, too. */
@@ -121,7 +126,7 @@ export async function retryErrors({ backend, whenReachable, say }: SweepRun): Pr
 
 /** Why records are not done, in lines; none when all are. */
 export async function troubleLines(
-  { backend, whenReachable }: SweepRun,
+  { backend, failures, whenReachable }: SweepRun,
   status: SweepStatus,
   left: { readonly errors: number; readonly pending: number },
 ): Promise<string[]> {
@@ -130,7 +135,7 @@ export async function troubleLines(
   const errors = groups.map(
     ({ count, example }) => `${count} x ${firstPart(printable(example), LONGEST_REASON)}`,
   )
-  const stopped = status.state === 'completed' ? [] : [stopLine(status)]
+  const stopped = status.state === 'completed' ? [] : [stopLine(status, failures.last ?? groups[0]?.example)]
   const again = [
     ...(left.pending > 0 ? ['Run the same command again for the rest.'] : []),
     ...(left.errors > 0 ? ['Run the same command with --retry-errors to try the errors again.'] : []),
@@ -148,8 +153,11 @@ export async function countsOf({
   return { total: pending + done + errors, done, errors, pending }
 }
 
-function stopLine({ state, reason }: SweepStatus): string {
-  return `The run is ${state}${reason ? `: ${printable(reason)}` : ''}.`
+/** A breaker counts calls; why they failed is what somebody has to know. */
+function stopLine({ state, reason }: SweepStatus, failure: string | undefined): string {
+  if (!reason) return `The run is ${state}.`
+  const why = failure ? ` The last failure: ${firstPart(printable(failure), LONGEST_REASON)}` : ''
+  return `The run is ${state}: ${printable(reason)}.${why}`
 }
 
 async function stop({ engine, sweep }: Backend & { sweep: Sweep }, progress: Progress, noun: string) {

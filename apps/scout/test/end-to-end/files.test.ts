@@ -177,10 +177,25 @@ describe.concurrent('files', () => {
     expect({ code, errors }).toEqual({ code: 1, errors: '' })
     // The row is counted once a second.
     expect(output).toMatch(/\n300 lines: 0 done, \d+ failed, \d+ left, in /)
-    expect(output).toMatch(/\nThe run is paused: .*\nRun the same command again for the rest\.\n/)
+    expect(output).toMatch(
+      /\nThe run is paused: \d+ calls failed in a row\. The last failure: The model's server answered 400.*\nRun the same command again for the rest\.\n/,
+    )
     await it.model.behave()
     expect((await it.run().ended).output).toMatch(/\n300 lines: \d+ done, \d+ failed, in /)
     expect((await it.model.calls()).calls).toHaveLength(300)
+  })
+
+  test('tells of failures that no line is marked with yet, and of the last one when it pauses', async ({
+    onTestFinished,
+  }) => {
+    const it = await texts(60, onTestFinished)
+    await it.model.behave({ behaviour: { kind: 'status', status: 500 } })
+    const { code, output, errors } = await it.run({ SCOUT_CONCURRENCY: '4' }).ended
+    expect({ code, errors }).toEqual({ code: 1, errors: '' })
+    expect(output.match(/^The model's server answered 500: .* Trying again later\.$/gm)).toHaveLength(1)
+    expect(output).toMatch(
+      /\nThe run is paused: \d+ calls failed in a row\. The last failure: The model's server answered 500: /,
+    )
   })
 
   test('says that it was asked to wait, and waits', async ({ onTestFinished }) => {
