@@ -11,16 +11,23 @@ const CONFIG_NAMES: readonly string[] = ['ts', 'mts', 'js', 'mjs'].map((end) => 
 /** The engine of a config file, whatever its application's transactions are. */
 export type ConfiguredEngine = Engine<unknown>
 
+/** What a config file exports. */
+export interface Configured {
+  readonly engine: ConfiguredEngine
+  /** The application's `pg.Pool`, which only files need. */
+  readonly pool: unknown
+}
+
 /**
  * Runs the config file and takes its engine: the default export, or the one that is named `engine`.
  *
  * @throws {Problem} `CONFIG_MISSING`, `CONFIG_FAILED`, `CONFIG_NO_ENGINE`; what the file itself throws as its cause.
  */
-export async function loadEngine(given: string | undefined): Promise<ConfiguredEngine> {
+export async function loadConfig(given: string | undefined): Promise<Configured> {
   const file = given === undefined ? found() : existing(given)
   const exported = await load(file)
   const engine = exported.default ?? exported.engine
-  if (isEngine(engine)) return engine
+  if (isEngine(engine)) return { engine, pool: exported.pool }
   throw new Problem(
     EXIT.config,
     'CONFIG_NO_ENGINE',
@@ -44,7 +51,7 @@ function existing(given: string): string {
   throw new Problem(EXIT.config, 'CONFIG_MISSING', `There is no file ${file}.`)
 }
 
-async function load(file: string): Promise<{ default?: unknown; engine?: unknown }> {
+async function load(file: string): Promise<{ default?: unknown; engine?: unknown; pool?: unknown }> {
   try {
     return await import(pathToFileURL(file).href)
   } catch (error) {

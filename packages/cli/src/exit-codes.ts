@@ -11,11 +11,11 @@ export const EXIT = {
   ok: 0,
   /** A fault of the program, of a task's code, or one that the database reported and nobody expected. */
   unexpected: 1,
-  /** Wrong arguments, a sweep that does not exist, a key that is none. Nothing was written. */
+  /** Wrong arguments, a sweep that does not exist, a key that is none, a file that cannot be used. Nothing was written. */
   usage: 2,
   /** The config file is missing, cannot be loaded, or says what cannot be. */
   config: 3,
-  /** The database is away, refuses the login, is not migrated, or its table does not fit the sweep. */
+  /** The database is away, refuses the login or a file's lines, is not migrated, or its table does not fit the sweep. */
   database: 4,
   /** The run completed, with records that it marked as errors. */
   recordErrors: 5,
@@ -23,7 +23,7 @@ export const EXIT = {
   paused: 6,
   /** The run was cancelled, or failed. */
   notCompleted: 7,
-  /** There is no run, or it is in a state that does not allow what was asked. */
+  /** There is no run or no file, or it is in a state that does not allow what was asked. */
   refused: 8,
   /** Ended by SIGINT, by Ctrl-C. The run can be gone on with. */
   interrupted: 130,

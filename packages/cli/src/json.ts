@@ -8,6 +8,17 @@ export interface Results {
   migratePrint: { schema: string; after: number; version: number; sql: string }
   /** `triphase sweep NAME migration` */
   migration: { sweep: string; format: MigrationFormat; migration: string }
+  /** `loaded`: by this call, and not before. */
+  load: {
+    sweep: string
+    loaded: boolean
+    file: string
+    lines: number
+    bytes: number
+    sha256: string
+    loadedAt: string
+  }
+  export: { sweep: string; file: string; lines: number; done: number; errors: number; pending: number }
   check: { sweep: string; fits: boolean; faults: string[] }
   plan: { sweep: string } & SweepPlan
   sample: { sweep: string; committed: boolean; records: SampledRecord[] }

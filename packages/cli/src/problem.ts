@@ -35,10 +35,20 @@ const EXIT_OF: Readonly<Record<string, ExitCode>> = {
   SERVER_TOO_OLD: EXIT.database,
   STATEMENT_TIMEOUT: EXIT.database,
   SWEEP_TABLE: EXIT.database,
+  WRITE_REFUSED: EXIT.database,
   // The application's role may not, and a database that is not there.
   '42501': EXIT.database,
   '3D000': EXIT.database,
   NO_SWEEP_RUN: EXIT.refused,
+  // Of files: what is typed names one that cannot be used; what is there does not allow it.
+  FILE_CHANGED: EXIT.usage,
+  FILE_FAULTS: EXIT.usage,
+  FILE_UNREADABLE: EXIT.usage,
+  FILE_UNWRITABLE: EXIT.usage,
+  FILE_LOADED: EXIT.refused,
+  FILE_LOADING: EXIT.refused,
+  NO_FILE: EXIT.refused,
+  SWEEP_OPEN: EXIT.refused,
   // A key that is none: what Postgres says of a text that its type refuses, or a number that is too large for it.
   '22P02': EXIT.usage,
   '22003': EXIT.usage,
@@ -49,11 +59,24 @@ const COMMANDS: readonly (readonly [api: string, command: string])[] = [
   ['Call engine.migrate()', 'Run triphase migrate'],
   ['the SQL that migrationSql() prints', 'the SQL that triphase migrate --print prints'],
   ['Call run() first', 'Begin with: triphase sweep NAME run'],
+  ['Load one with loadFile first', 'Begin with: triphase sweep NAME load FILE'],
+  ['ask for it to be replaced', 'add --replace'],
   ['engine.sweep(sweep).migration() writes', 'triphase sweep NAME migration prints'],
 ]
 
+/** A file's table is made when it is loaded. */
+const COMMANDS_OF_FILES: typeof COMMANDS = [
+  ['engine.sweep(sweep).migration() writes', 'triphase sweep NAME load FILE makes'],
+]
+
+/** The sweep that something was done with. */
+interface Concerned {
+  readonly name: string
+  readonly isFile: boolean
+}
+
 /** Says what happened and what to do, without secrets. Errors of other copies of the engine count too. */
-export function explain(error: unknown, sweep = 'NAME'): Explanation {
+export function explain(error: unknown, sweep: Concerned = { name: 'NAME', isFile: false }): Explanation {
   if (error instanceof CommanderError) {
     const message = error.message.replace(/^error: /, '').replaceAll('\n', ' ')
     return { exitCode: EXIT.usage, code: 'USAGE', message: `${message} (--help shows what there is)` }
@@ -63,8 +86,9 @@ export function explain(error: unknown, sweep = 'NAME'): Explanation {
     return { exitCode, code, message: withoutSecrets(message) }
   }
   const code = codeOf(error)
-  const told = COMMANDS.reduce(
-    (text, [api, command]) => text.replace(api, command.replace('NAME', sweep)),
+  const commands = sweep.isFile ? [...COMMANDS_OF_FILES, ...COMMANDS] : COMMANDS
+  const told = commands.reduce(
+    (text, [api, command]) => text.replace(api, command.replace('NAME', sweep.name)),
     messageOf(error),
   )
   return {

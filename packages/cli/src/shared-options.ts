@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { type ConfiguredEngine, loadEngine } from './config-file.ts'
+import { type ConfiguredEngine, loadConfig } from './config-file.ts'
 import type { ExitCode } from './exit-codes.ts'
 import { Output } from './output.ts'
 
@@ -33,12 +33,12 @@ export function strict(command: Command): Command {
 /** Loads the engine, does the work, and leaves nothing open. */
 export async function withEngine(
   { config, json }: Shared,
-  work: (engine: ConfiguredEngine, output: Output) => Promise<ExitCode>,
+  work: (engine: ConfiguredEngine, output: Output, pool: unknown) => Promise<ExitCode>,
 ): Promise<ExitCode> {
   const output = new Output(json === true)
-  const engine = await loadEngine(config)
+  const { engine, pool } = await loadConfig(config)
   try {
-    return await work(engine, output)
+    return await work(engine, output, pool)
   } finally {
     await engine.stop({ graceMs: 0 })
   }

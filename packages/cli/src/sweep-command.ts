@@ -16,20 +16,21 @@ export function sweepCommand(name: string, outer: Shared, exit: (code: ExitCode)
       const work = verb.read(command)
       const options = { ...outer, ...command.opts<Shared>() }
       exit(
-        await withEngine(options, async (engine, output) => {
+        await withEngine(options, async (engine, output, pool) => {
           const sweep = named(engine, name)
           const context: SweepContext = {
             name,
             sweep,
             control: engine.sweep(sweep),
             engine,
+            pool,
             output,
             command: (line) => commandLine(name, line, options),
           }
           try {
             return await work(context)
           } catch (error) {
-            const { exitCode, code, message } = explain(error, name)
+            const { exitCode, code, message } = explain(error, { name, isFile: 'file' in sweep })
             throw new Problem(exitCode, code, message, { cause: error })
           }
         }),

@@ -6,7 +6,7 @@ import { eventually } from '../../triphase/test/support/processes.ts'
 import { EXIT } from '../src/index.ts'
 import { useScene } from './support/scene.ts'
 
-const scene = useScene('database', { misfits: true })
+const scene = useScene('database', { more: 'misfits' })
 const OWN_SCHEMA = 'cli_database_own'
 const dropOwn = () => scene.pool.query(`DROP SCHEMA IF EXISTS ${OWN_SCHEMA} CASCADE`)
 beforeEach(() => scene.fill(20))

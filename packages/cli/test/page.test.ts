@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { expect, test } from 'vitest'
 import { EXIT } from '../src/index.ts'
@@ -7,7 +7,7 @@ import { useScene } from './support/scene.ts'
 
 // docs/cli.md says what is.
 const page = readFileSync(path.join(import.meta.dirname, '../../../docs/cli.md'), 'utf8')
-const scene = useScene('page')
+const scene = useScene('page', { more: 'files' })
 
 /** The commands of the page, in order, without comments and without what a shell does with their output. */
 function commandsOfPage(): string[] {
@@ -30,6 +30,7 @@ test('the table of verbs has all of them', () => {
 
 test('every command works as it stands there', async () => {
   await scene.fill(12)
+  writeFileSync(path.join(scene.folder, 'list.csv'), 'id,text\n1,one\n2,two\n')
   const commands = commandsOfPage()
   expect(commands.length).toBeGreaterThan(12)
   for (const command of commands) {

@@ -2,7 +2,7 @@ import { beforeEach, describe, expect, test } from 'vitest'
 import { EXIT } from '../src/index.ts'
 import { useScene } from './support/scene.ts'
 
-const scene = useScene('verbs', { misfits: true })
+const scene = useScene('verbs', { more: 'misfits' })
 beforeEach(() => scene.fill(5))
 
 /** Runs to the end with records 2 and 4 refused, so that there are errors to look at. */

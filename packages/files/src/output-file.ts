@@ -16,7 +16,10 @@ export async function writeWhole<Value>(
   target: string,
   write: (stream: Writable) => Promise<Value>,
 ): Promise<Value> {
-  if ((await stat(target).catch(() => null))?.isDirectory()) throw unwritable(target, 'it is a folder')
+  const there = await stat(target).catch(() => null)
+  // A device or a pipe is no place to be taken: that would put a file where /dev/stdout was.
+  if (there && !there.isFile())
+    throw unwritable(target, there.isDirectory() ? 'it is a folder' : 'it is no file')
   const partial = path.join(
     path.dirname(target),
     `.${path.basename(target).slice(0, 200)}.${randomBytes(4).toString('hex')}.partial`,

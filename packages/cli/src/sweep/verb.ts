@@ -10,6 +10,8 @@ export interface SweepContext {
   readonly sweep: Sweep
   readonly control: SweepControl
   readonly engine: ConfiguredEngine
+  /** What the config file exports as `pool`, if anything. */
+  readonly pool: unknown
   readonly output: Output
   /** The command line of another verb of this sweep, as it would be typed here. */
   command(verb: string): string

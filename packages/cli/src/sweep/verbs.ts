@@ -2,6 +2,8 @@ import { cancel } from './cancel.ts'
 import { change } from './change.ts'
 import { check } from './check.ts'
 import { errors } from './errors.ts'
+import { exportLines } from './export.ts'
+import { load } from './load.ts'
 import { migration } from './migration.ts'
 import { pause } from './pause.ts'
 import { plan } from './plan.ts'
@@ -14,6 +16,7 @@ import type { SweepVerb } from './verb.ts'
 
 /** All that can be done with a sweep, in the order in which one comes to need it. */
 export const VERBS: readonly SweepVerb[] = [
+  load,
   migration,
   check,
   plan,
@@ -22,6 +25,7 @@ export const VERBS: readonly SweepVerb[] = [
   status,
   errors,
   retryErrors,
+  exportLines,
   pause,
   resume,
   change,

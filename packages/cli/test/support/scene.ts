@@ -10,11 +10,12 @@ import { testDatabaseUrl } from '../../../triphase/test/support/database-url.ts'
 import { useEngines } from '../../../triphase/test/support/engines.ts'
 import { CliProcess, type Ending } from './cli-process.ts'
 
-/** The config of the tests: a sweep whose calls are counted, and, where they are asked for, two that cannot work. */
+/** The config of the tests: a sweep whose calls are counted, and, where they are asked for, two that cannot work, or one over a file. */
 const CONFIG = `
-import { createEngine, defineSweep, Permanent } from 'triphase'
+import pg from 'pg'
+import { createEngine, defineSweep, Permanent, type Sweep } from 'triphase'
 
-const { TEST_URL, TEST_DIRECT_URL, TEST_SCHEMA, TEST_TABLE, TEST_API, TEST_QUEUES, TEST_GRACE, TEST_MISFITS } = process.env
+const { TEST_URL, TEST_DIRECT_URL, TEST_SCHEMA, TEST_TABLE, TEST_API, TEST_QUEUES, TEST_GRACE, TEST_MORE, TEST_POOL } = process.env
 const describe = defineSweep({
   name: 'describe',
   table: { name: TEST_TABLE!, key: 'id' },
@@ -34,6 +35,21 @@ const describe = defineSweep({
 })
 const misfit = defineSweep({ name: 'misfit', table: { name: 'no_such_table', key: 'id' }, each: async () => null })
 const broken = defineSweep({ name: 'broken', table: { name: TEST_TABLE!, key: 'id', where: 'no_such_column' }, each: async () => null })
+const tasks: Sweep[] = [describe]
+if (TEST_MORE === 'misfits') tasks.push(misfit, broken)
+if (TEST_MORE === 'files') {
+  const { defineFileSweep } = await import('@triphase/files')
+  const classify = defineFileSweep<{ id: string; text: string }>({
+    name: 'classify',
+    table: TEST_TABLE + '_lines',
+    async each({ text }) {
+      if (text === '') throw new Permanent('there is no text')
+      return text.toUpperCase()
+    },
+  })
+  tasks.push(classify)
+}
+export const pool = TEST_POOL === 'none' ? undefined : new pg.Pool({ connectionString: TEST_DIRECT_URL!, max: 2 })
 export default createEngine({
   url: TEST_URL!,
   directUrl: TEST_DIRECT_URL!,
@@ -43,7 +59,7 @@ export default createEngine({
   grace: (TEST_GRACE ?? '25s') as '25s',
   engine: { size: 3 },
   application: { size: 3 },
-  tasks: TEST_MISFITS === 'yes' ? [describe, misfit, broken] : [describe],
+  tasks,
   queues: TEST_QUEUES === 'none' ? {} : { default: 4 },
 })
 `
@@ -79,7 +95,7 @@ export function projectFolder(): string {
 }
 
 /** Gives a test file a schema, a table, an API that counts, and a folder with a config file. */
-export function useScene(name: string, { misfits = false } = {}): Scene {
+export function useScene(name: string, { more = '' }: { more?: '' | 'misfits' | 'files' } = {}): Scene {
   const bench = useEngines()
   const table = `cli_${name}_records`
   const pool = new pg.Pool({ connectionString: testDatabaseUrl(), max: 2 })
@@ -92,7 +108,7 @@ export function useScene(name: string, { misfits = false } = {}): Scene {
     TEST_SCHEMA: bench.schema.schema,
     TEST_TABLE: table,
     TEST_API: api.url,
-    TEST_MISFITS: misfits ? 'yes' : 'no',
+    TEST_MORE: more,
   })
   beforeAll(async () => {
     folder = projectFolder()
@@ -110,6 +126,7 @@ export function useScene(name: string, { misfits = false } = {}): Scene {
     api.reset()
   })
   afterAll(async () => {
+    await pool.query(`DROP TABLE IF EXISTS ${table}_lines`)
     await pool.end()
     await api.close()
     rmSync(folder, { recursive: true, force: true })
