@@ -4,7 +4,7 @@ export type ExitCode = 0 | 1 | 130 | 143
 type StopSignal = 'SIGINT' | 'SIGTERM'
 
 /** A run that was told to stop by a signal. */
-export class Interrupted extends Error {
+class Interrupted extends Error {
   /** What a shell shows for a program that this signal ended. */
   readonly exitCode: 130 | 143
 

@@ -15,7 +15,7 @@ export const EXIT = {
   usage: 2,
   /** The config file is missing, cannot be loaded, or says what cannot be. */
   config: 3,
-  /** The database is away, refuses the login or a file's lines, is not migrated, or its table does not fit the sweep. */
+  /** The database is away, has no space left, refuses the login or a file's lines, is not migrated, or its table does not fit the sweep. */
   database: 4,
   /** The run completed, with records that it marked as errors. */
   recordErrors: 5,

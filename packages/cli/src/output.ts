@@ -1,4 +1,6 @@
+import { EXIT } from './exit-codes.ts'
 import type { Results } from './json.ts'
+import { messageOf, Problem } from './problem.ts'
 import { printable } from './words.ts'
 
 /** Where a command says what it has to say: stdout is for its result, stderr for everything else. */
@@ -37,5 +39,40 @@ export class Output {
   /** For people, beside the result. */
   note(text: string): void {
     if (!this.json) process.stderr.write(`${printable(text)}\n`)
+  }
+}
+
+/** What was written is out, or nobody wants it. */
+export async function flushed(stream: NodeJS.WriteStream): Promise<void> {
+  if (stream.destroyed || !stream.writable) return
+  await new Promise<void>((resolve) => {
+    stream.once('close', resolve).once('error', () => resolve())
+    stream.write('', () => resolve())
+  })
+}
+
+/**
+ * Listens to what becomes of stdout.
+ *
+ * @returns waits until all is out; throws `OUTPUT_FAILED` when it could not be written, as on a disk that is full. That
+ *   nobody reads it is no error.
+ */
+export function watchStdout(): () => Promise<void> {
+  // Node forgets an error of its standard streams.
+  let fault: NodeJS.ErrnoException | undefined
+  process.stdout.on('error', (error) => {
+    fault ??= error
+  })
+  return async () => {
+    await flushed(process.stdout)
+    // It is told of after the write that failed.
+    await new Promise(setImmediate)
+    if (!fault || fault.code === 'EPIPE') return
+    throw new Problem(
+      EXIT.unexpected,
+      'OUTPUT_FAILED',
+      `What this command says on stdout cannot be written: ${messageOf(fault)}. Free space, or send it elsewhere, and give the command again.`,
+      { cause: fault },
+    )
   }
 }

@@ -27,6 +27,7 @@ const EXIT_OF: Readonly<Record<string, ExitCode>> = {
   INVALID_DURATION: EXIT.usage,
   INVALID_CONFIG: EXIT.config,
   CONNECTION_FAILED: EXIT.database,
+  DISK_FULL: EXIT.database,
   LOGIN_REFUSED: EXIT.database,
   MIGRATION_LOCKED: EXIT.database,
   MIGRATION_NEEDED: EXIT.database,
@@ -36,9 +37,10 @@ const EXIT_OF: Readonly<Record<string, ExitCode>> = {
   STATEMENT_TIMEOUT: EXIT.database,
   SWEEP_TABLE: EXIT.database,
   WRITE_REFUSED: EXIT.database,
-  // The application's role may not, and a database that is not there.
+  // The application's role may not, a database that is not there, a disk that is full.
   '42501': EXIT.database,
   '3D000': EXIT.database,
+  '53100': EXIT.database,
   NO_SWEEP_RUN: EXIT.refused,
   // Of files: what is typed names one that cannot be used; what is there does not allow it.
   FILE_CHANGED: EXIT.usage,

@@ -4,6 +4,7 @@ import { wrongUsage } from './arguments.ts'
 import { EXIT, type ExitCode } from './exit-codes.ts'
 import type { Results } from './json.ts'
 import { defineMigrate, migrate } from './migrate-command.ts'
+import { watchStdout } from './output.ts'
 import { explain, withoutSecrets } from './problem.ts'
 import { type Shared, shared, strict } from './shared-options.ts'
 import { VERBS } from './sweep/verbs.ts'
@@ -20,12 +21,15 @@ export async function main(args: readonly string[]): Promise<ExitCode> {
   const program = programOf((exitCode) => {
     code = exitCode
   })
+  const allWritten = watchStdout()
   try {
-    await program.parseAsync(args, { from: 'user' })
+    await program.parseAsync(args, { from: 'user' }).catch((error: unknown) => {
+      // Help and version were asked for, and are printed.
+      if (!(error instanceof CommanderError && error.exitCode === 0)) throw error
+    })
+    await allWritten()
     return code
   } catch (error) {
-    // Help and version were asked for, and are printed.
-    if (error instanceof CommanderError && error.exitCode === 0) return EXIT.ok
     return tell(error, args)
   }
 }

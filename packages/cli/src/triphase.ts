@@ -12,16 +12,9 @@ if (major < OLDEST[0] || (major === OLDEST[0] && minor < OLDEST[1])) {
   process.exit(EXIT.config)
 }
 const { main } = await import('./program.ts')
+const { flushed } = await import('./output.ts')
 const code = await main(process.argv.slice(2))
 // What the config file left open (a pool of its own, a timer) must not keep the process.
-for (const stream of [process.stdout, process.stderr]) await flushed(stream)
+await flushed(process.stdout)
+await flushed(process.stderr)
 process.exit(code)
-
-/** What was written is out, or nobody wants it. */
-async function flushed(stream: NodeJS.WriteStream): Promise<void> {
-  if (stream.destroyed || !stream.writable) return
-  await new Promise<void>((resolve) => {
-    stream.once('close', resolve).once('error', () => resolve())
-    stream.write('', () => resolve())
-  })
-}

@@ -55,6 +55,21 @@ test('calls that do not finish in time are aborted, and called again by the next
   expect(scene.api.calls).toBe(30)
 })
 
+test
+  .skipIf(process.platform !== 'linux')
+  .each([['--help'], ['sweep describe plan'], ['sweep describe run --progress lines']])(
+  '%s says when its output cannot be written',
+  async (command) => {
+    const full = scene.start([], { through: ['bash', '-c', `eval "exec $TRIPHASE ${command}" > /dev/full`] })
+    expect(await full.ended).toMatchObject({
+      code: EXIT.unexpected,
+      stderr: expect.stringMatching(
+        /^OUTPUT_FAILED: .*no space left on device, write\. Free space, or send it elsewhere/m,
+      ),
+    })
+  },
+)
+
 test('a worker that is told to stop stops, and that is no error', async () => {
   const worker = scene.start(['work', '--json'])
   await worker.says(/"event":"process:started"/)

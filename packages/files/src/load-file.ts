@@ -54,7 +54,8 @@ const BLOCK_CHARACTERS = 64 * 1024
  * @throws {FileFaults} `FILE_FAULTS`: lines that cannot be used, by number.
  * @throws {TriphaseError} `FILE_UNREADABLE`; `FILE_CHANGED` while it was read; `FILE_LOADED`: the table holds another file;
  *   `FILE_LOADING`: somebody loads one at this moment; `SWEEP_OPEN`: a run works on the table; `SWEEP_TABLE`: a table of
- *   that name was made by somebody else; `CONNECTION_FAILED`, `NO_PERMISSION`, `WRITE_REFUSED`, `INVALID_OPTIONS`.
+ *   that name was made by somebody else; `DISK_FULL`: the database's; `CONNECTION_FAILED`, `NO_PERMISSION`,
+ *   `WRITE_REFUSED`, `INVALID_OPTIONS`.
  * @example
  * const { lines, loaded } = await loadFile({ engine, pool }, classify, 'list.csv')
  * await engine.sweep(classify).run()
@@ -147,8 +148,14 @@ class Loading {
     const ended = finished(stream)
     // Met below; a refusal may come at any time.
     ended.catch(() => {})
+    let refusal: Error | undefined
+    stream.on('error', (error) => {
+      refusal = error
+    })
     let block = ''
     const write = async () => {
+      // The stream tells of it and would go on taking writes, for a connection that it has let go.
+      if (refusal) throw refusal
       const full = !stream.write(block)
       block = ''
       if (full) await Promise.race([once(stream, 'drain'), ended])
@@ -164,6 +171,7 @@ class Loading {
         `${this.#file} changed while it was read, and nothing was loaded. Load it again when nobody writes to it.`,
       )
     }
+    if (refusal) throw refusal
     stream.end(block)
     await ended
   }

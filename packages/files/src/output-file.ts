@@ -49,7 +49,9 @@ const FAILURES = /^(ENOSPC|EDQUOT|EIO|EFBIG|EACCES|EPERM|EROFS|EBUSY|EXDEV)$/
 function unwritable(target: string, reason: string, cause?: unknown): TriphaseError {
   return new TriphaseError(
     'FILE_UNWRITABLE',
-    `${target} cannot be written (${reason}). Give another place, or this user the right to write there.`,
+    reason === 'ENOSPC' || reason === 'EDQUOT'
+      ? `${target} cannot be written: the disk is full. Free space, or give another place.`
+      : `${target} cannot be written (${reason}). Give another place, or this user the right to write there.`,
     { cause },
   )
 }

@@ -1,5 +1,5 @@
 import { mkdir, readdir, readFile } from 'node:fs/promises'
-import { PassThrough } from 'node:stream'
+import { PassThrough, Writable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
 import { Permanent } from 'triphase'
 import { expect, test } from 'vitest'
@@ -133,4 +133,13 @@ test('what cannot be written or read is said, and the old file stays', async () 
     await expect(exporting).rejects.toMatchObject({ code: 'FILE_UNWRITABLE' })
   }
   expect((await readdir(files.path('.'))).filter((name) => name.endsWith('.partial'))).toEqual([])
+})
+
+test('a stream that fails is not taken for the connection', async () => {
+  const sweep = defineFileSweep({ name: 'failing', table: files.table('failing'), each: async () => null })
+  const file = await files.write('failing.csv', 'a\n1\n')
+  await loadFile({ engine: files.engine, pool: files.pool }, sweep, file)
+  const full = Object.assign(new Error('no space left on device'), { code: 'ENOSPC' })
+  const stream = new Writable({ write: (_chunk, _encoding, done) => done(full) })
+  await expect(exportFile(files, sweep, stream)).rejects.toBe(full)
 })

@@ -1,6 +1,9 @@
+import { randomBytes } from 'node:crypto'
 import { appendFile, writeFile } from 'node:fs/promises'
+import pg from 'pg'
 import { expect, test } from 'vitest'
 import { z } from 'zod'
+import { testUrl } from '../../triphase/test/support/database-url.ts'
 import { columnsOf, defineFileSweep, FileFaults, isFileSweep, loadedFile, loadFile } from '../src/index.ts'
 import { rowsOf, useFiles } from './support/file-bench.ts'
 
@@ -248,6 +251,41 @@ test('a load that is aborted in the middle leaves nothing, and neither does one 
   await expect(ended).rejects.toMatchObject({ code: 'CONNECTION_FAILED' })
   expect((await files.tables()).filter((name) => name.startsWith('stopped'))).toEqual([])
   expect(await loadFile(parts, sweepOf('stopped'), file)).toMatchObject({ loaded: true, lines: 100_000 })
+})
+
+test('what the server refuses in the middle is told as it is, and leaves nothing', async () => {
+  const database = `full_${randomBytes(5).toString('hex')}`
+  await files.pool.query(`CREATE DATABASE ${database}`)
+  const url = new URL(testUrl())
+  url.pathname = database
+  const full = new pg.Pool({ connectionString: url.href, max: 1 })
+  try {
+    // A disk that is full after 5,000 lines, for every table that is made.
+    await full.query(`
+      CREATE FUNCTION extend() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF NEW.line > 5000 THEN RAISE disk_full USING MESSAGE = 'could not extend file "base/1/2": No space left on device'; END IF;
+        RETURN NEW;
+      END $$;
+      CREATE FUNCTION watch() RETURNS event_trigger LANGUAGE plpgsql AS $$
+      DECLARE made record; BEGIN
+        FOR made IN SELECT * FROM pg_event_trigger_ddl_commands() WHERE command_tag = 'CREATE TABLE' LOOP
+          EXECUTE format('CREATE TRIGGER extend BEFORE INSERT ON %s FOR EACH ROW EXECUTE FUNCTION extend()', made.object_identity);
+        END LOOP;
+      END $$;
+      CREATE EVENT TRIGGER watch ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION watch()`)
+    const sweep = defineFileSweep({ name: 'full', each: async () => null })
+    const file = await files.write('full.jsonl', `{"text":"${'x'.repeat(500)}"}\n`.repeat(50_000))
+    const loading = loadFile({ engine: files.engine, pool: full }, sweep, file)
+    await expect(loading).rejects.toMatchObject({
+      code: 'DISK_FULL',
+      message: expect.stringMatching(/could not extend file .*Free space on it/),
+    })
+    const { rows } = await full.query(`SELECT 1 FROM pg_class WHERE relname LIKE 'full_lines%'`)
+    expect(rows).toEqual([])
+  } finally {
+    await full.end()
+    await files.pool.query(`DROP DATABASE ${database} WITH (FORCE)`)
+  }
 })
 
 test('two loads at a time: one is refused', async () => {
