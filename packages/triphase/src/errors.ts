@@ -8,6 +8,7 @@ export type ErrorCode =
   | 'CONNECTION_FAILED'
   | 'CRASHED_TOO_OFTEN'
   | 'ENGINE_NOT_RUNNING'
+  | 'DISK_FULL'
   | 'FILE_CHANGED'
   | 'FILE_FAULTS'
   | 'FILE_LOADED'
