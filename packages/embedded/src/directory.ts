@@ -1,7 +1,7 @@
 import { chmod, chown, mkdir, readdir, realpath, stat, writeFile } from 'node:fs/promises'
 import { basename, dirname } from 'node:path'
 import type { Account } from './account.ts'
-import { EmbeddedPostgresError, ignoreCode } from './errors.ts'
+import { EmbeddedPostgresError, hasCode, ignoreCode } from './errors.ts'
 import type { Layout } from './layout.ts'
 import { removeUnfinished } from './unfinished.ts'
 
@@ -22,10 +22,28 @@ export async function makeDirectory(directory: string, account: Account): Promis
 
 /** As root, new folders above the directory belong to whoever owns the folder in which they are made. */
 async function makeParents(parent: string, account: Account): Promise<void> {
-  const first = await mkdir(parent, { recursive: true })
+  const first = await makeFolder(parent)
   if (first === undefined || account.drop === undefined) return
   const { uid, gid } = await stat(dirname(first))
   for (let made = parent; made.length >= first.length; made = dirname(made)) await chown(made, uid, gid)
+}
+
+/**
+ * With all folders above it. Node's own way takes a read-only disk for a missing folder, and below /proc it never ends.
+ *
+ * @returns the highest one that was made.
+ */
+async function makeFolder(folder: string): Promise<string | undefined> {
+  try {
+    await mkdir(folder)
+    return folder
+  } catch (error) {
+    if (hasCode(error, 'EEXIST')) return undefined
+    if (!hasCode(error, 'ENOENT') || dirname(folder) === folder) throw error
+    const above = await makeFolder(dirname(folder))
+    const made = await mkdir(folder).then(() => true, ignoreCode('EEXIST'))
+    return above ?? (made ? folder : undefined)
+  }
 }
 
 /** Before the lock is taken, which would already be a file in somebody else's folder. */

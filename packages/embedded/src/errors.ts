@@ -69,7 +69,11 @@ export function explain(
   if (cause instanceof EmbeddedPostgresError) return cause
   const reason = cause instanceof Error ? cause.message : String(cause)
   if (hasCode(cause, 'ENOSPC', 'EDQUOT')) return diskFull(directory, reason, cause)
-  if (hasCode(cause, 'EACCES', 'EPERM', 'EROFS', 'ENOTDIR', 'EEXIST', 'ELOOP', 'ENAMETOOLONG')) {
+  const unmakeable = hasCode(cause, 'ENOENT') && (cause as NodeJS.ErrnoException).syscall === 'mkdir'
+  if (
+    unmakeable ||
+    hasCode(cause, 'EACCES', 'EPERM', 'EROFS', 'ENOTDIR', 'EEXIST', 'ELOOP', 'ENAMETOOLONG')
+  ) {
     const message = `The directory ${directory} cannot be used by user id ${process.geteuid?.()}: ${reason}. Choose one that this user owns; one that was used as another user belongs to that user.`
     return new EmbeddedPostgresError('DIRECTORY_NOT_WRITABLE', message, { cause })
   }

@@ -151,6 +151,18 @@ test('a directory with other content is refused and not touched', async () => {
   expect(statSync(directory).mode & 0o777).toBe(0o755)
 })
 
+test.skipIf(process.platform !== 'linux')(
+  'a directory that cannot be made is an error that names it',
+  async () => {
+    for (const directory of ['/proc/nowhere', '/proc/nowhere/below/it']) {
+      await expect(startEmbeddedPostgres({ directory })).rejects.toMatchObject({
+        code: 'DIRECTORY_NOT_WRITABLE',
+        message: expect.stringContaining(directory),
+      })
+    }
+  },
+)
+
 test('a file where the directory should be is an error that names it', async () => {
   const file = join(temporaryFolder(), 'file')
   writeFileSync(file, 'precious')

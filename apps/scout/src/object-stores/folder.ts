@@ -18,7 +18,11 @@ export function openFolderStore(folder: string): ObjectStore {
     async put(key, bytes, _contentType, signal) {
       const file = fileOf(key)
       signal?.throwIfAborted()
-      swept ??= removeAbandoned(incoming)
+      // What failed may be mended by the next time.
+      swept ??= removeAbandoned(incoming).catch((error: unknown) => {
+        swept = null
+        throw error
+      })
       await swept.then(() => writeWhole(incoming, file, bytes)).catch((error) => fail('write', file, error))
     },
     async get(key, signal) {
@@ -47,8 +51,8 @@ export function openFolderStore(folder: string): ObjectStore {
  */
 async function writeWhole(incoming: string, file: string, bytes: Uint8Array): Promise<void> {
   const home = path.dirname(file)
-  const made = await mkdir(home, { recursive: true })
-  await mkdir(incoming, { recursive: true })
+  const made = await makeFolder(home)
+  await makeFolder(incoming)
   const temporary = path.join(incoming, randomUUID())
   try {
     await useFile(temporary, 'wx', async (handle) => {
@@ -66,9 +70,29 @@ async function writeWhole(incoming: string, file: string, bytes: Uint8Array): Pr
   }
 }
 
+/**
+ * With all folders above it. Node's own way takes a read-only disk for a missing folder, and below /proc it never ends.
+ *
+ * @returns the highest one that was made.
+ */
+async function makeFolder(folder: string): Promise<string | undefined> {
+  try {
+    await mkdir(folder)
+    return folder
+  } catch (error) {
+    if (errnoOf(error) === 'EEXIST' && (await stat(folder)).isDirectory()) return undefined
+    if (errnoOf(error) !== 'ENOENT' || path.dirname(folder) === folder) throw error
+    const above = await makeFolder(path.dirname(folder))
+    await mkdir(folder).catch((again: unknown) => {
+      if (errnoOf(again) !== 'EEXIST') throw again
+    })
+    return above ?? folder
+  }
+}
+
 /** A process that is killed while it writes leaves its file behind; no write takes an hour. */
 async function removeAbandoned(incoming: string): Promise<void> {
-  await mkdir(incoming, { recursive: true })
+  await makeFolder(incoming)
   for (const name of await readdir(incoming)) {
     const file = path.join(incoming, name)
     const facts = await stat(file).catch(() => null)
