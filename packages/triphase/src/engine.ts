@@ -524,9 +524,12 @@ export class Engine<Tx> {
  */
 export function createEngine<Tx = pg.PoolClient>(
   options: CreateEngineOptions<Tx> & NeedsTransactor<Tx>,
-): Engine<Tx> {
-  return new Engine(options)
+): Engine<TransactionOf<Tx>> {
+  return new Engine(options) as Engine<unknown> as Engine<TransactionOf<Tx>>
 }
+
+/** Tasks without transactions leave it open which kind there is: then it is the default. */
+export type TransactionOf<Tx> = unknown extends Tx ? pg.PoolClient : Tx
 
 /** The default transactions are `pg`'s: tasks that were defined for others need their transactor. */
 export type NeedsTransactor<Tx> = pg.PoolClient extends Tx ? unknown : { transactor: Transactor<Tx> }

@@ -18,6 +18,7 @@ export {
   type InTransaction,
   type NeedsTransactor,
   type StartOptions,
+  type TransactionOf,
 } from './engine.ts'
 export {
   type ErrorCode,

@@ -111,10 +111,12 @@ test('tasks of any input fit one engine, and no other can be enqueued by mistake
   expectTypeOf(wrong).toBeFunction()
 })
 
-test('an engine without tasks has a transaction of pg', () => {
+test('an engine without tasks, or with tasks that need no transaction, has a transaction of pg', () => {
   const make = () => createEngine({ url: 'postgres://localhost' })
-  expectTypeOf<Parameters<Parameters<ReturnType<typeof make>['transaction']>[0]>[0]>().toExtend<{
-    query(text: string): unknown
-  }>()
+  const withTasks = () => createEngine({ url: 'postgres://localhost', tasks: [remind] })
+  type TransactionIn<Made extends () => unknown> =
+    ReturnType<Made> extends { transaction(work: (tx: infer Tx) => Promise<unknown>): unknown } ? Tx : never
+  expectTypeOf<TransactionIn<typeof make>>().toEqualTypeOf<pg.PoolClient>()
+  expectTypeOf<TransactionIn<typeof withTasks>>().toEqualTypeOf<pg.PoolClient>()
   expectTypeOf(make).returns.toExtend<Pick<Engine<never>, 'telemetry'>>()
 })
