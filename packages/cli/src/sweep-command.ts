@@ -6,6 +6,7 @@ import { explain, Problem } from './problem.ts'
 import { type Shared, shared, strict, withEngine } from './shared-options.ts'
 import type { SweepContext } from './sweep/verb.ts'
 import { VERBS } from './sweep/verbs.ts'
+import { isFileSweep } from './sweep/with-files.ts'
 
 /** `triphase sweep NAME VERB`: what follows the name is a program of its own, whose commands are the verbs. */
 export function sweepCommand(name: string, outer: Shared, exit: (code: ExitCode) => void): Command {
@@ -30,7 +31,7 @@ export function sweepCommand(name: string, outer: Shared, exit: (code: ExitCode)
           try {
             return await work(context)
           } catch (error) {
-            const { exitCode, code, message } = explain(error, { name, isFile: 'file' in sweep })
+            const { exitCode, code, message } = explain(error, { name, isFile: isFileSweep(sweep) })
             throw new Problem(exitCode, code, message, { cause: error })
           }
         }),

@@ -1,5 +1,6 @@
 import type { FileSweep } from '@triphase/files'
 import type { Pool } from 'pg'
+import type { Sweep } from 'triphase'
 import { EXIT, type ExitCode } from '../exit-codes.ts'
 import { Problem } from '../problem.ts'
 import type { SweepContext } from './verb.ts'
@@ -25,8 +26,8 @@ export async function withFiles(
   { sweep, pool, name }: SweepContext,
   work: (parts: FileParts) => Promise<ExitCode>,
 ): Promise<ExitCode> {
-  const files = await installedFiles()
-  if (!files.isFileSweep(sweep)) {
+  // Before the package is asked for, which a sweep over a table does without.
+  if (!isFileSweep(sweep)) {
     throw new Problem(
       EXIT.usage,
       'USAGE',
@@ -40,6 +41,7 @@ export async function withFiles(
       `A file goes into the application's database over a pool's settings, and the config file exports none. Let it have: export const pool = new pg.Pool({ … }).`,
     )
   }
+  const files = await installedFiles()
   const stopped = new AbortController()
   let code: ExitCode = EXIT.ok
   const stop = (signal: NodeJS.Signals) => {
@@ -68,6 +70,11 @@ async function installedFiles(): Promise<Files> {
       { cause },
     )
   }
+}
+
+/** By what it has, as `isFileSweep` of the package tells. */
+export function isFileSweep(sweep: Sweep): sweep is FileSweep {
+  return 'file' in sweep
 }
 
 /** By what it has: the application may use a copy of pg of its own. */
