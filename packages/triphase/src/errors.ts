@@ -71,21 +71,25 @@ export class Permanent extends Error {
   }
 }
 
+const UNKNOWN_DELAY_MS = 30_000
+
 /**
  * Throw it from a handler when the other side said when to come back (429 with Retry-After): the job is retried
  * after that delay, and the attempt does not count towards `maxAttempts`.
  *
  * @example
- * if (response.status === 429) throw new RetryAfter(Number(response.headers.get('retry-after')) * 1000)
+ * if (response.status === 429) throw new RetryAfter(Number(response.headers.get('retry-after') ?? 30) * 1000)
  */
 export class RetryAfter extends Error {
-  /** Milliseconds to wait. */
+  /** Milliseconds to wait; 30,000 for what is no number, such as a header that is a date. */
   readonly delayMs: number
 
   constructor(delayMs: number, message?: string, options?: { cause?: unknown }) {
-    super(message ?? `asked to come back in ${delayMs} ms`, options)
+    // At once would be a loop that no attempt ends, at the cost of whoever asked for a pause.
+    const waitMs = Number.isNaN(delayMs) ? UNKNOWN_DELAY_MS : Math.max(0, delayMs)
+    super(message ?? `asked to come back in ${waitMs} ms`, options)
     this.name = 'RetryAfter'
-    this.delayMs = delayMs > 0 ? delayMs : 0
+    this.delayMs = waitMs
   }
 }
 

@@ -64,8 +64,8 @@ test.each([
   [1_500, 1_500],
   [0, 0],
   [-1, 0],
-  [Number.NaN, 0],
+  [Number.NaN, 30_000],
 ])('RetryAfter(%d) waits %d ms', (given, delayMs) => {
   expect(new RetryAfter(given).delayMs).toBe(delayMs)
-  expect(new RetryAfter(given).message).toBe(`asked to come back in ${given} ms`)
+  expect(new RetryAfter(given).message).toBe(`asked to come back in ${delayMs} ms`)
 })

@@ -115,7 +115,7 @@ describe('RetryAfter', () => {
     expect(await job.engine.attempts(job.id)).toMatchObject(Array(3).fill({ outcome: 'retried', attempt: 1 }))
   })
 
-  test.each([[0], [-5], [Number.NaN]])('of %d ms comes back at once', async (delayMs) => {
+  test.each([[0], [-5]])('of %d ms comes back at once', async (delayMs) => {
     let calls = 0
     const job = await runTo('completed', () => {
       if (++calls === 1) throw new RetryAfter(delayMs)
