@@ -96,7 +96,7 @@ test('the command line reads a config file of a project in TypeScript', () => {
     export default createEngine(options)`
   writeFileSync(join(project, 'triphase.config.ts'), config)
   expect(run(project, 'npx', 'triphase', 'migrate', '--print')).toContain(
-    'CREATE SCHEMA IF NOT EXISTS of_the_user;',
+    'CREATE SCHEMA IF NOT EXISTS "of_the_user";',
   )
 })
 

@@ -29,7 +29,7 @@ describe('a config file', () => {
     async (name) => {
       const { code, stdout, stderr } = await print({ [name]: engine('found_it') })
       expect(stderr).toBe('')
-      expect(stdout).toContain('CREATE SCHEMA IF NOT EXISTS found_it;')
+      expect(stdout).toContain('CREATE SCHEMA IF NOT EXISTS "found_it";')
       expect(code).toBe(EXIT.ok)
     },
   )
@@ -40,8 +40,8 @@ describe('a config file', () => {
       'triphase.config.ts': engine('first'),
       'deploy/engine.ts': engine('third').replace('default', 'const engine ='),
     }
-    expect((await print(files)).stdout).toContain('EXISTS first;')
-    expect((await print(files, '--config', 'deploy/engine.ts')).stdout).toContain('EXISTS third;')
+    expect((await print(files)).stdout).toContain('EXISTS "first";')
+    expect((await print(files, '--config', 'deploy/engine.ts')).stdout).toContain('EXISTS "third";')
   })
 
   test.each<[string, Record<string, string>, string[], string, RegExp]>([
