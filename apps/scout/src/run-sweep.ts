@@ -175,5 +175,7 @@ async function stop({ engine, sweep }: Backend & { sweep: Sweep }, progress: Pro
   const state = counts
     ? `Stopped with ${settled} of ${counted(counts.pending + (settled ?? 0), noun)} done.`
     : 'Stopped.'
-  progress.say(`${state} Run the same command again for the rest.`)
+  progress.say(
+    `${state} Run the same command again ${counts?.pending === 0 ? 'to see the results' : 'for the rest'}.`,
+  )
 }

@@ -115,7 +115,7 @@ export class Run {
       if (status !== 'processing') this.#tally.settle(captureId, status)
     const { completed, total } = this.#tally.counts
     this.#say(
-      `Stopped with ${completed} of ${counted(total, 'image')} analysed. Run the same command again for the rest.`,
+      `Stopped with ${completed} of ${counted(total, 'image')} analysed. Run the same command again ${completed < total ? 'for the rest' : 'to see the results'}.`,
     )
   }
 

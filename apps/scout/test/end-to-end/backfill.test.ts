@@ -101,7 +101,7 @@ describe.concurrent('backfill', () => {
     const { code, output, errors } = await scout.ended
     expect({ code, errors }).toEqual({ code: 130, errors: '' })
     expect(output).toMatch(
-      /\nStopped with [2-6] of 6 captures done\. Run the same command again for the rest\.\n$/,
+      /\nStopped with [2-6] of 6 captures done\. Run the same command again (for the rest|to see the results)\.\n$/,
     )
     expect((await scene.scout(['backfill']).ended).code).toBe(0)
     expect((await scene.model.calls()).calls).toHaveLength(12)

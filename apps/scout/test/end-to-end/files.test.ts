@@ -118,7 +118,7 @@ describe.concurrent('files', () => {
     const { code, output, errors } = await scout.ended
     expect({ code, errors }).toEqual({ code: 130, errors: '' })
     expect(output).toMatch(
-      /\nStopped with [2-6] of 6 lines done\. Run the same command again for the rest\.\n$/,
+      /\nStopped with [2-6] of 6 lines done\. Run the same command again (for the rest|to see the results)\.\n$/,
     )
     expect((await it.run().ended).code).toBe(0)
     expect((await it.model.calls()).calls).toHaveLength(6)

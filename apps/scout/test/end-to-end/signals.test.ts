@@ -30,6 +30,19 @@ describe.concurrent('told to stop', () => {
     },
   )
 
+  test('it asks for no rest where there is none', async ({ onTestFinished }) => {
+    const { analyze, model } = await setScene(2, onTestFinished)
+    await model.behave({ behaviour: { kind: 'hold' } })
+    const scout = analyze()
+    await model.calls(2)
+    scout.signal('SIGINT')
+    await scout.says(/^Stopping/m)
+    await model.release()
+    expect((await scout.ended).output).toMatch(
+      /\nStopped with 2 of 2 images analysed\. Run the same command again to see the results\.\n$/,
+    )
+  })
+
   test('it hands back what does not finish in time, and no attempt is burned', async ({ onTestFinished }) => {
     const { analyze, model, database } = await setScene(3, onTestFinished)
     await model.behave({ behaviour: { kind: 'hold' } })
