@@ -263,6 +263,14 @@ export function isQueueName(name: string): boolean {
   return /^[\w.:/-]{1,100}$/.test(name)
 }
 
+export const STORABLE_TEXT = '1 to 500 characters, without \\u0000 and halves of surrogate pairs'
+
+/** Postgres' text has no place for \u0000, and UTF-8 none for half of a surrogate pair. */
+export function isStorableText(text: unknown): boolean {
+  if (typeof text !== 'string') return false
+  return text.length > 0 && text.length <= 500 && !text.includes('\u0000') && text.isWellFormed()
+}
+
 function durationFaults(name: string, value: Duration): string[] {
   try {
     const length = milliseconds(value)
