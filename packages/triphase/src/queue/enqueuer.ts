@@ -110,11 +110,11 @@ async function insertInOrder(run: RunStatement, jobs: readonly NewJob[]): Promis
   const plain = jobs.filter((job) => job.uniqueKey === null)
   if (plain.length === jobs.length) return insertJobs(run, jobs)
   const unique = jobs.filter((job) => job.uniqueKey !== null)
-  const written = {
-    plain: plain.length > 0 ? await insertJobs(run, plain) : [],
-    unique: unique.length > 0 ? await insertUniqueJobs(run, unique) : [],
-  }
-  return jobs.map((job) => (job.uniqueKey === null ? written.plain : written.unique).shift() as InsertedJob)
+  const plainWritten = (plain.length > 0 ? await insertJobs(run, plain) : []).values()
+  const uniqueWritten = (unique.length > 0 ? await insertUniqueJobs(run, unique) : []).values()
+  return jobs.map(
+    (job) => (job.uniqueKey === null ? plainWritten : uniqueWritten).next().value as InsertedJob,
+  )
 }
 
 async function checkedJobs<RawInput>(

@@ -53,7 +53,9 @@ VALUES ($1, $2, $3, $4, $5, $6::json) RETURNING id::text`
 // leader_pkey, job_executing (strays), cancel_request_pkey and job_pkey (once a running claim), job_available (once
 // a queue), job_due (the first entry).
 // A stray is a job whose claim's reply was lost: no running claim knows it, and a claim's reply never takes as long
-// as $7; one that somebody has locked is left for a later beat, since whoever waits does not beat. An INSERT … ON CONFLICT takes the lease only when it is free, expired or ours.
+// as $7; one that somebody has locked is left for a later beat, since whoever waits does not beat. An INSERT … ON CONFLICT
+// takes the lease only when it is free, expired, ours, or of a process that is no more: the database's clock may have been
+// set back, and a dead leader's lease last for hours.
 const BEAT = /* sql */ `
 WITH running AS (
   SELECT * FROM unnest($2::bigint[], $3::int[]) AS r(job_id, claim_no)
@@ -65,9 +67,11 @@ WITH running AS (
   SELECT 'maintenance', beat.id, clock_timestamp() + $6 * interval '1 millisecond' FROM beat
   WHERE NOT $5 AND NOT EXISTS (
     SELECT FROM triphase.leader o
-    WHERE o.name = 'maintenance' AND o.process_id <> $1 AND o.expires_at >= clock_timestamp())
+    WHERE o.name = 'maintenance' AND o.process_id <> $1 AND o.expires_at >= clock_timestamp()
+      AND EXISTS (SELECT FROM triphase.process p WHERE p.id = o.process_id))
   ON CONFLICT (name) DO UPDATE SET process_id = excluded.process_id, expires_at = excluded.expires_at
     WHERE l.process_id = excluded.process_id OR l.expires_at < clock_timestamp()
+       OR NOT EXISTS (SELECT FROM triphase.process p WHERE p.id = l.process_id)
   RETURNING process_id
 ), stray AS (
   SELECT id FROM triphase.job
