@@ -148,6 +148,7 @@ CREATE TABLE triphase.process (
   machine text,
   pid_started text,
   queues json NOT NULL,
+  dead_after_ms integer NOT NULL DEFAULT 0,
   CONSTRAINT process_pkey PRIMARY KEY (id)
 ) WITH (fillfactor=50);
 

@@ -9,6 +9,8 @@ export interface ProcessIdentity {
   machine: string | null
   /** When the process id was given out, in the machine's own terms: tells a process from a later one with the same id. */
   pidStarted: string | null
+  /** How long others must see it silent before they take it for dead, in milliseconds. */
+  deadAfterMs: number
   queues: readonly string[]
 }
 
@@ -18,6 +20,8 @@ export interface Peer {
   pid: number
   machine: string | null
   pidStarted: string | null
+  /** What it says of itself; 0: it is of a version that does not say. */
+  deadAfterMs: number
 }
 
 export interface QueueSettings {
@@ -46,8 +50,8 @@ export interface Beat {
 }
 
 const REGISTER = /* sql */ `
-INSERT INTO triphase.process (name, host, pid, machine, pid_started, queues)
-VALUES ($1, $2, $3, $4, $5, $6::json) RETURNING id::text`
+INSERT INTO triphase.process (name, host, pid, machine, pid_started, queues, dead_after_ms)
+VALUES ($1, $2, $3, $4, $5, $6::json, $7) RETURNING id::text`
 
 // One statement a process and beat, whatever it runs. Each part reads few rows by an index: process_pkey,
 // leader_pkey, job_executing (strays), cancel_request_pkey and job_pkey (once a running claim), job_available (once
@@ -96,7 +100,8 @@ SELECT
   (SELECT json_agg(json_build_object('name', name, 'paused', paused_at IS NOT NULL, 'concurrency', concurrency))
     FROM triphase.queue) AS queues,
   (SELECT json_agg(json_build_object(
-      'id', id::text, 'beat', beat::text, 'pid', pid, 'machine', machine, 'pidStarted', pid_started))
+      'id', id::text, 'beat', beat::text, 'pid', pid, 'machine', machine, 'pidStarted', pid_started,
+      'deadAfterMs', dead_after_ms))
     FROM triphase.process WHERE id <> $1) AS peers,
   (SELECT json_agg(q) FROM unnest($4::text[]) AS q WHERE EXISTS (
     SELECT FROM triphase.job j WHERE j.queue = q AND j.state = 'available' AND j.crash_count < 2
@@ -128,8 +133,8 @@ SELECT q AS queue FROM unnest($1::text[]) AS q WHERE EXISTS (
 
 /** Writes the process's row; returns its id. */
 export async function registerProcess(database: Database, identity: ProcessIdentity): Promise<string> {
-  const { name, host, pid, machine, pidStarted, queues } = identity
-  const values = [name, host, pid, machine, pidStarted, JSON.stringify(queues)]
+  const { name, host, pid, machine, pidStarted, queues, deadAfterMs } = identity
+  const values = [name, host, pid, machine, pidStarted, JSON.stringify(queues), Math.ceil(deadAfterMs)]
   const [row] = await database.query<{ id: string }>(REGISTER, values)
   return (row as { id: string }).id
 }
