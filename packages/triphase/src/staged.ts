@@ -249,7 +249,7 @@ class StagedRun<RawInput, Input, Prepared, RawAnswer, Answer, Tx> {
   /** Only an earlier claim can have stored an answer; while it may still be running, each look is a new one. */
   async #stored(step: string): Promise<string | undefined> {
     if (this.#context.claim.claimNo === 1) return undefined
-    return (await this.#context.storedAnswers()).get(step)
+    return this.#context.storedAnswer(step)
   }
 
   async #store(step: string, answer: unknown): Promise<unknown> {

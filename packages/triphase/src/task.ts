@@ -110,8 +110,8 @@ export interface ExecutionContext<Tx> extends JobContext<unknown> {
   transaction<Value>(work: (tx: Tx) => Promise<Value>, opened?: () => string): Promise<Value>
   /** Runs one statement on the application's pool, holding a connection only for that. */
   query(text: string, values?: readonly unknown[]): Promise<{ rows: unknown[] }>
-  /** The job's stored answers by step, as JSON text. */
-  storedAnswers(): Promise<Map<string, string>>
+  /** The answer that is stored for a step of the job, as JSON text. */
+  storedAnswer(step: string): Promise<string | undefined>
   /** Stores an answer until it is stored or the engine is stopped; returns the one that stands: the first that was stored. */
   storeAnswer(step: string, json: string): Promise<string>
   /** Runs `work` and completes the job with what it returns, in one transaction. */
