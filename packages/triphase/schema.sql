@@ -148,6 +148,7 @@ CREATE TABLE triphase.process (
   machine text,
   pid_started text,
   queues json NOT NULL,
+  dead_after_ms integer NOT NULL DEFAULT 0,
   CONSTRAINT process_pkey PRIMARY KEY (id)
 ) WITH (fillfactor=50);
 
@@ -639,7 +640,8 @@ BEGIN
   ));
   IF run.call_budget IS NULL THEN calls_left := NULL; END IF;
   UPDATE triphase.sweep_page p
-  SET claim_no = p_claim_no, calls_granted = p_calls + coalesce(calls_left, 0), wanted = CASE WHEN sweep_beat.state = 'running' THEN p_wanted ELSE p_busy END,
+  SET claim_no = p_claim_no, calls_granted = least(p_calls + coalesce(calls_left, 0), 2147483647),
+      wanted = CASE WHEN sweep_beat.state = 'running' THEN p_wanted ELSE p_busy END,
       slots = greatest(sweep_beat.slots, p_busy)
   WHERE p.id = p_page;
   rate := run.rate * slots / greatest(others.slots + slots, 1);

@@ -204,7 +204,8 @@ BEGIN
   ));
   IF run.call_budget IS NULL THEN calls_left := NULL; END IF;
   UPDATE triphase.sweep_page p
-  SET claim_no = p_claim_no, calls_granted = p_calls + coalesce(calls_left, 0), wanted = CASE WHEN sweep_beat.state = 'running' THEN p_wanted ELSE p_busy END,
+  SET claim_no = p_claim_no, calls_granted = least(p_calls + coalesce(calls_left, 0), 2147483647),
+      wanted = CASE WHEN sweep_beat.state = 'running' THEN p_wanted ELSE p_busy END,
       slots = greatest(sweep_beat.slots, p_busy)
   WHERE p.id = p_page;
   rate := run.rate * slots / greatest(others.slots + slots, 1);

@@ -62,7 +62,10 @@ export interface EngineOptions {
   retention?: Duration
   /** How often a process says that it lives. Default 4 s. */
   heartbeat?: Duration
-  /** How long a process must be seen silent before its jobs are rescued; at least three heartbeats. Default 12 s. */
+  /**
+   * How long this process must be seen silent before its jobs are rescued, and the least for others; at least three
+   * heartbeats. Default 12 s.
+   */
   deadAfter?: Duration
   /** How long `stop` lets running jobs finish before their signals fire. Default 25 s. */
   grace?: Duration

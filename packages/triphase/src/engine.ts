@@ -95,6 +95,8 @@ export class Engine<Tx> {
   #pooling: Pooling | null = null
   #starting: Promise<void> | undefined
   #stopping: Promise<void> | undefined
+  /** The notifier has been stopped: a hint would open its connection again, and nobody would close it. */
+  #silent = false
 
   /** @internal use `createEngine` */
   constructor(options: CreateEngineOptions<Tx>) {
@@ -132,7 +134,7 @@ export class Engine<Tx> {
    * Brings the schema up to date. Safe to call from every process at every start.
    *
    * @returns the versions that were applied.
-   * @throws {TriphaseError} `NO_PERMISSION`, `SCHEMA_TOO_NEW`, `MIGRATION_LOCKED`, `SERVER_TOO_OLD`,
+   * @throws {TriphaseError} `NO_PERMISSION`, `SCHEMA_TOO_NEW`, `MIGRATION_LOCKED`, `SERVER_TOO_OLD`, `INVALID_CONFIG`,
    * `CONNECTION_FAILED`, `LOGIN_REFUSED`.
    */
   async migrate(): Promise<number[]> {
@@ -435,6 +437,7 @@ export class Engine<Tx> {
     await this.#worker?.stop(graceMs)
     await this.#outbox.flushed()
     // Here too: an engine that only enqueued has no worker, and the last hints may have opened a connection again.
+    this.#silent = true
     await this.#notifier.stop().catch((error: unknown) => this.#failed('stop notifier', error))
     // A pool waits for what is checked out, and a handler that ignores its signal may never give it back.
     await Promise.race([this.#pools.end(), delay(CLOSE_MS, undefined, { ref: false })])
@@ -498,6 +501,7 @@ export class Engine<Tx> {
 
   /** To this process's own worker at once, to the others by the notifier. */
   #send(hints: readonly Hint[]): void {
+    if (this.#silent) return
     this.#own(() => {
       for (const hint of hints) this.#worker?.receive(hint)
       this.#outbox.add(hints)

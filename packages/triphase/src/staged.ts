@@ -7,9 +7,11 @@ import {
   type AbandonContext,
   complete,
   type ExecutionContext,
+  isStorableText,
   type JobContext,
   jsonText,
   type Outcome,
+  STORABLE_TEXT,
   type Task,
   type TaskOptions,
   taskOf,
@@ -28,7 +30,11 @@ export interface CallContext<Input, Prepared> extends JobContext<Input> {
   readonly prepared: Prepared
   /**
    * Runs a part of the call whose answer is stored by itself: after a crash the steps that have an answer are not
-   * run again. Names are unique within the task.
+   * run again.
+   *
+   * @param name 1 to 500 characters, and unique within the call: `describe page 3`, not `describe`.
+   * @throws {TriphaseError} `INVALID_OPTIONS`, before `work` begins, for a name that cannot be stored or is taken. A
+   * step that failed may be run again.
    */
   step<Answer>(name: string, work: () => Promise<Answer>): Promise<Answer>
   /** Runs one statement on the application's pool; the connection is given back at once. */
@@ -169,6 +175,8 @@ class StagedRun<RawInput, Input, Prepared, RawAnswer, Answer, Tx> {
   readonly #context: ExecutionContext<Tx>
   readonly #job: JobContext<Input>
   readonly #names: TransactionNames
+  /** Steps of this call that are under way or have their answer. */
+  readonly #steps = new Set<string>()
 
   constructor(
     definition: StagedTaskDefinition<RawInput, Input, Prepared, RawAnswer, Answer, Tx>,
@@ -215,19 +223,33 @@ class StagedRun<RawInput, Input, Prepared, RawAnswer, Answer, Tx> {
     return this.#store(WHOLE_ANSWER, answer)
   }
 
+  /** Under a taken name the work would be paid for, and the other step's answer returned. */
   async #step<Value>(name: string, work: () => Promise<Value>): Promise<Value> {
-    if (name === WHOLE_ANSWER)
-      throw new TriphaseError('INVALID_OPTIONS', `A step cannot be named "${WHOLE_ANSWER}".`)
-    const stored = await this.#stored(name)
-    if (stored !== undefined) return JSON.parse(stored)
-    this.#context.signal.throwIfAborted()
-    return (await this.#store(name, await work())) as Value
+    const fault = this.#stepFault(name)
+    if (fault) throw new TriphaseError('INVALID_OPTIONS', fault)
+    this.#steps.add(name)
+    try {
+      const stored = await this.#stored(name)
+      if (stored !== undefined) return JSON.parse(stored)
+      this.#context.signal.throwIfAborted()
+      return (await this.#store(name, await work())) as Value
+    } catch (error) {
+      this.#steps.delete(name)
+      throw error
+    }
+  }
+
+  #stepFault(name: string): string | undefined {
+    if (!isStorableText(name)) return `The name of a step has ${STORABLE_TEXT}.`
+    if (name === WHOLE_ANSWER) return `A step cannot be named "${WHOLE_ANSWER}".`
+    if (!this.#steps.has(name)) return undefined
+    return `Two steps of one call are named ${JSON.stringify(name)}: give each a name of its own, such as one with a number.`
   }
 
   /** Only an earlier claim can have stored an answer; while it may still be running, each look is a new one. */
   async #stored(step: string): Promise<string | undefined> {
     if (this.#context.claim.claimNo === 1) return undefined
-    return (await this.#context.storedAnswers()).get(step)
+    return this.#context.storedAnswer(step)
   }
 
   async #store(step: string, answer: unknown): Promise<unknown> {

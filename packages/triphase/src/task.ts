@@ -110,8 +110,8 @@ export interface ExecutionContext<Tx> extends JobContext<unknown> {
   transaction<Value>(work: (tx: Tx) => Promise<Value>, opened?: () => string): Promise<Value>
   /** Runs one statement on the application's pool, holding a connection only for that. */
   query(text: string, values?: readonly unknown[]): Promise<{ rows: unknown[] }>
-  /** The job's stored answers by step, as JSON text. */
-  storedAnswers(): Promise<Map<string, string>>
+  /** The answer that is stored for a step of the job, as JSON text. */
+  storedAnswer(step: string): Promise<string | undefined>
   /** Stores an answer until it is stored or the engine is stopped; returns the one that stands: the first that was stored. */
   storeAnswer(step: string, json: string): Promise<string>
   /** Runs `work` and completes the job with what it returns, in one transaction. */
@@ -261,6 +261,14 @@ export const QUEUE_NAME_RULE = '1 to 100 letters, digits or any of _ . : / -'
 
 export function isQueueName(name: string): boolean {
   return /^[\w.:/-]{1,100}$/.test(name)
+}
+
+export const STORABLE_TEXT = '1 to 500 characters, without \\u0000 and halves of surrogate pairs'
+
+/** Postgres' text has no place for \u0000, and UTF-8 none for half of a surrogate pair. */
+export function isStorableText(text: unknown): boolean {
+  if (typeof text !== 'string') return false
+  return text.length > 0 && text.length <= 500 && !text.includes('\u0000') && text.isWellFormed()
 }
 
 function durationFaults(name: string, value: Duration): string[] {

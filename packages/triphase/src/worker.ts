@@ -203,7 +203,7 @@ export class Worker {
     const { config, heartbeatDatabase, database, telemetry } = this.#parts
     return new Heart({
       database: heartbeatDatabase,
-      identity: processIdentity(config.name, [...config.queues.keys()]),
+      identity: processIdentity(config.name, [...config.queues.keys()], config.deadAfterMs),
       telemetry,
       heartbeatMs: config.heartbeatMs,
       deadAfterMs: config.deadAfterMs,

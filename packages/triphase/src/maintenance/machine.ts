@@ -3,13 +3,18 @@ import { hostname } from 'node:os'
 import type { Peer, ProcessIdentity } from '../store/heartbeat.ts'
 
 /** What tells this process from all others, on this machine and on others. */
-export function processIdentity(name: string, queues: readonly string[]): ProcessIdentity {
+export function processIdentity(
+  name: string,
+  queues: readonly string[],
+  deadAfterMs: number,
+): ProcessIdentity {
   return {
     name,
     host: hostname(),
     pid: process.pid,
     machine: machine(),
     pidStarted: startOf(process.pid),
+    deadAfterMs,
     queues,
   }
 }

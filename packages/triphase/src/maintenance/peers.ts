@@ -12,12 +12,13 @@ const LEAST_SIGHTINGS = 4
 /**
  * Tells which peers are dead, by observation only: a peer is dead when this process, while its own beats came on
  * time, has seen the peer's beat counter unchanged over at least three of its own consecutive beats after the first
- * sighting, spanning the limit. Clocks are never compared, and a failed or late beat of its own starts every
+ * sighting, spanning the limit: its own, or that of the peer where that is longer. Clocks are never compared, and a failed or late beat of its own starts every
  * observation anew: after an outage of the database, a sleep of the machine or a stopped process, nobody is taken
  * for dead by somebody who was not watching.
  */
 export class PeerWatch {
-  readonly #silenceMs: number
+  readonly #deadAfterMs: number
+  readonly #allowanceMs: number
   readonly #lateAfterMs: number
   #observations = new Map<string, Observation>()
   #lastBeat: number | undefined
@@ -26,7 +27,8 @@ export class PeerWatch {
   constructor(heartbeatMs: number, deadAfterMs: number) {
     // Timers are a few milliseconds off: without the allowance every other fourth sighting would come just before the
     // limit, and the rescue a whole beat later.
-    this.#silenceMs = deadAfterMs - heartbeatMs / 10
+    this.#deadAfterMs = deadAfterMs
+    this.#allowanceMs = heartbeatMs / 10
     this.#lateAfterMs = 2 * heartbeatMs
   }
 
@@ -43,7 +45,8 @@ export class PeerWatch {
     this.#observations = new Map(peers.map((peer) => [peer.id, continued(previous.get(peer.id), peer, now)]))
     return peers.filter((peer) => {
       const { since, sightings } = this.#observations.get(peer.id) as Observation
-      return sightings >= LEAST_SIGHTINGS && now - since >= this.#silenceMs
+      const limitMs = Math.max(this.#deadAfterMs, peer.deadAfterMs) - this.#allowanceMs
+      return sightings >= LEAST_SIGHTINGS && now - since >= limitMs
     })
   }
 

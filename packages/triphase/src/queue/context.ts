@@ -2,7 +2,7 @@ import { storedError, TriphaseError } from '../errors.ts'
 import type { ClaimedJob } from '../job.ts'
 import { untilDone } from '../retry.ts'
 import { type Ack, ackedClaims, finishJobs } from '../store/ack.ts'
-import { findAnswers, storeAnswer } from '../store/answer.ts'
+import { findAnswer, storeAnswer } from '../store/answer.ts'
 import { type Database, isConnectionFailure, isDataError } from '../store/database.ts'
 import { withPartition } from '../store/partitions.ts'
 import type { Transactor } from '../store/transactor.ts'
@@ -100,8 +100,8 @@ export class ClaimContext implements ExecutionContext<unknown> {
     })
   }
 
-  storedAnswers(): Promise<Map<string, string>> {
-    return this.#retried('find answers', () => findAnswers(this.#parts.database, this.#claim.job.id))
+  storedAnswer(step: string): Promise<string | undefined> {
+    return this.#retried('find answer', () => findAnswer(this.#parts.database, this.#claim.job.id, step))
   }
 
   async storeAnswer(step: string, json: string): Promise<string> {

@@ -12,7 +12,15 @@ import {
   onEnginePool,
   type RunStatement,
 } from '../store/insert.ts'
-import { jsonText, optionFaults, type TaskOptions, type TaskReference, validated } from '../task.ts'
+import {
+  isStorableText,
+  jsonText,
+  optionFaults,
+  STORABLE_TEXT,
+  type TaskOptions,
+  type TaskReference,
+  validated,
+} from '../task.ts'
 import type { Telemetry } from '../telemetry.ts'
 
 /** How one job differs from its task's defaults. */
@@ -102,11 +110,11 @@ async function insertInOrder(run: RunStatement, jobs: readonly NewJob[]): Promis
   const plain = jobs.filter((job) => job.uniqueKey === null)
   if (plain.length === jobs.length) return insertJobs(run, jobs)
   const unique = jobs.filter((job) => job.uniqueKey !== null)
-  const written = {
-    plain: plain.length > 0 ? await insertJobs(run, plain) : [],
-    unique: unique.length > 0 ? await insertUniqueJobs(run, unique) : [],
-  }
-  return jobs.map((job) => (job.uniqueKey === null ? written.plain : written.unique).shift() as InsertedJob)
+  const plainWritten = (plain.length > 0 ? await insertJobs(run, plain) : []).values()
+  const uniqueWritten = (unique.length > 0 ? await insertUniqueJobs(run, unique) : []).values()
+  return jobs.map(
+    (job) => (job.uniqueKey === null ? plainWritten : uniqueWritten).next().value as InsertedJob,
+  )
 }
 
 async function checkedJobs<RawInput>(
@@ -175,14 +183,6 @@ function isDelay(value: Duration): boolean {
 /** Postgres' timestamps end long after those of JavaScript, and begin long after them too. */
 function isStorableDate(value: unknown): boolean {
   return value instanceof Date && value.getUTCFullYear() >= 1
-}
-
-const STORABLE_TEXT = '1 to 500 characters, without \\u0000 and halves of surrogate pairs'
-
-/** Postgres' text has no place for \u0000, and UTF-8 none for half of a surrogate pair. */
-function isStorableText(text: unknown): boolean {
-  if (typeof text !== 'string') return false
-  return text.length > 0 && text.length <= 500 && !text.includes('\u0000') && text.isWellFormed()
 }
 
 function newJob(task: TaskReference<unknown>, input: string, options: EnqueueOptions): NewJob {

@@ -60,18 +60,43 @@ export async function finishJobs(
   acks: readonly Ack[],
   keepCompleted = true,
 ): Promise<Set<string>> {
-  const inOrder = newestById(acks)
-  const rows = await run(FINISH, [
-    inOrder.map((ack) => ack.jobId),
-    inOrder.map((ack) => ack.claimNo),
-    inOrder.map((ack) => ack.state),
-    noneIfAllNull(inOrder.map((ack) => ack.result)),
-    noneIfAllNull(inOrder.map((ack) => ack.error)),
-    ...attemptColumns(inOrder),
-    noneIfAllNull(inOrder.map(droppedSteps)),
-    keepCompleted,
-  ])
-  return idsOf(rows)
+  const acked = new Set<string>()
+  for (const inOrder of portions(newestById(acks))) {
+    const rows = await run(FINISH, [
+      inOrder.map((ack) => ack.jobId),
+      inOrder.map((ack) => ack.claimNo),
+      inOrder.map((ack) => ack.state),
+      noneIfAllNull(inOrder.map((ack) => ack.result)),
+      noneIfAllNull(inOrder.map((ack) => ack.error)),
+      ...attemptColumns(inOrder),
+      noneIfAllNull(inOrder.map(droppedSteps)),
+      keepCompleted,
+    ])
+    for (const id of idsOf(rows)) acked.add(id)
+  }
+  return acked
+}
+
+/** In characters: written in well under a second. */
+const LARGEST_PORTION = 4_000_000
+
+/**
+ * All acks in one statement, unless their results are large: one of half a gigabyte could not be made, and one that takes
+ * longer than a statement may would be tried again for ever, and keep all that come after it from being written.
+ */
+function portions(acks: Ack[]): Ack[][] {
+  const all: Ack[][] = []
+  let room = 0
+  for (const ack of acks) {
+    const size = ack.result?.length ?? 0
+    if (size > room || all.length === 0) {
+      all.push([])
+      room = LARGEST_PORTION
+    }
+    all.at(-1)?.push(ack)
+    room -= size
+  }
+  return all
 }
 
 /** Sends jobs back to waiting (`retryable`, `scheduled`, `available`); returns the ids of those whose claim still held. */

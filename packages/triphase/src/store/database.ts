@@ -335,8 +335,12 @@ const REMEDIES: readonly [RegExp, string][] = [
   ],
 ]
 
-/** Whether the database refused the values of a statement, so that the same statement can never succeed. */
+/**
+ * Whether the database refused the values of a statement, so that the same statement can never succeed; or JavaScript did,
+ * whose strings end at half a gigabyte, before it was sent.
+ */
 export function isDataError(error: unknown): boolean {
+  if (error instanceof RangeError && error.message === 'Invalid string length') return true
   const code = error instanceof Error && 'code' in error ? String(error.code) : ''
   return /^(21|22|23|54)/.test(code)
 }

@@ -9,6 +9,8 @@ export interface ProcessIdentity {
   machine: string | null
   /** When the process id was given out, in the machine's own terms: tells a process from a later one with the same id. */
   pidStarted: string | null
+  /** How long others must see it silent before they take it for dead, in milliseconds. */
+  deadAfterMs: number
   queues: readonly string[]
 }
 
@@ -18,6 +20,8 @@ export interface Peer {
   pid: number
   machine: string | null
   pidStarted: string | null
+  /** What it says of itself; 0: it is of a version that does not say. */
+  deadAfterMs: number
 }
 
 export interface QueueSettings {
@@ -46,14 +50,16 @@ export interface Beat {
 }
 
 const REGISTER = /* sql */ `
-INSERT INTO triphase.process (name, host, pid, machine, pid_started, queues)
-VALUES ($1, $2, $3, $4, $5, $6::json) RETURNING id::text`
+INSERT INTO triphase.process (name, host, pid, machine, pid_started, queues, dead_after_ms)
+VALUES ($1, $2, $3, $4, $5, $6::json, $7) RETURNING id::text`
 
 // One statement a process and beat, whatever it runs. Each part reads few rows by an index: process_pkey,
 // leader_pkey, job_executing (strays), cancel_request_pkey and job_pkey (once a running claim), job_available (once
 // a queue), job_due (the first entry).
 // A stray is a job whose claim's reply was lost: no running claim knows it, and a claim's reply never takes as long
-// as $7; one that somebody has locked is left for a later beat, since whoever waits does not beat. An INSERT … ON CONFLICT takes the lease only when it is free, expired or ours.
+// as $7; one that somebody has locked is left for a later beat, since whoever waits does not beat. An INSERT … ON CONFLICT
+// takes the lease only when it is free, expired, ours, or of a process that is no more: the database's clock may have been
+// set back, and a dead leader's lease last for hours.
 const BEAT = /* sql */ `
 WITH running AS (
   SELECT * FROM unnest($2::bigint[], $3::int[]) AS r(job_id, claim_no)
@@ -65,9 +71,11 @@ WITH running AS (
   SELECT 'maintenance', beat.id, clock_timestamp() + $6 * interval '1 millisecond' FROM beat
   WHERE NOT $5 AND NOT EXISTS (
     SELECT FROM triphase.leader o
-    WHERE o.name = 'maintenance' AND o.process_id <> $1 AND o.expires_at >= clock_timestamp())
+    WHERE o.name = 'maintenance' AND o.process_id <> $1 AND o.expires_at >= clock_timestamp()
+      AND EXISTS (SELECT FROM triphase.process p WHERE p.id = o.process_id))
   ON CONFLICT (name) DO UPDATE SET process_id = excluded.process_id, expires_at = excluded.expires_at
     WHERE l.process_id = excluded.process_id OR l.expires_at < clock_timestamp()
+       OR NOT EXISTS (SELECT FROM triphase.process p WHERE p.id = l.process_id)
   RETURNING process_id
 ), stray AS (
   SELECT id FROM triphase.job
@@ -92,7 +100,8 @@ SELECT
   (SELECT json_agg(json_build_object('name', name, 'paused', paused_at IS NOT NULL, 'concurrency', concurrency))
     FROM triphase.queue) AS queues,
   (SELECT json_agg(json_build_object(
-      'id', id::text, 'beat', beat::text, 'pid', pid, 'machine', machine, 'pidStarted', pid_started))
+      'id', id::text, 'beat', beat::text, 'pid', pid, 'machine', machine, 'pidStarted', pid_started,
+      'deadAfterMs', dead_after_ms))
     FROM triphase.process WHERE id <> $1) AS peers,
   (SELECT json_agg(q) FROM unnest($4::text[]) AS q WHERE EXISTS (
     SELECT FROM triphase.job j WHERE j.queue = q AND j.state = 'available' AND j.crash_count < 2
@@ -124,8 +133,8 @@ SELECT q AS queue FROM unnest($1::text[]) AS q WHERE EXISTS (
 
 /** Writes the process's row; returns its id. */
 export async function registerProcess(database: Database, identity: ProcessIdentity): Promise<string> {
-  const { name, host, pid, machine, pidStarted, queues } = identity
-  const values = [name, host, pid, machine, pidStarted, JSON.stringify(queues)]
+  const { name, host, pid, machine, pidStarted, queues, deadAfterMs } = identity
+  const values = [name, host, pid, machine, pidStarted, JSON.stringify(queues), Math.ceil(deadAfterMs)]
   const [row] = await database.query<{ id: string }>(REGISTER, values)
   return (row as { id: string }).id
 }

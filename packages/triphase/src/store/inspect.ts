@@ -7,8 +7,9 @@ SELECT id::text, task, queue, state, priority, attempt, max_attempts, crash_coun
        NULL::text AS error, tags, inserted_at, run_at, claimed_at, NULL::timestamptz AS finished_at
 FROM triphase.job WHERE id = $1`
 
-// By job_history_id.
-const FINISHED = /* sql */ `
+// By job_pkey and job_history_id, in one snapshot: the job is in exactly one of them, whatever happens to it meanwhile.
+const LIVE_OR_FINISHED = /* sql */ `
+${LIVE} UNION ALL
 SELECT id::text, task, queue, state, priority, attempt, max_attempts, crash_count, input::text, result::text,
        error::text, tags, inserted_at, run_at, claimed_at, finished_at
 FROM triphase.job_history WHERE id = $1`
@@ -59,11 +60,10 @@ export interface JobAttempt {
 
 /** A job, live or finished; null when there is none, or history no longer has it. */
 export async function findJob(database: Database, id: string): Promise<Job | null> {
+  // Alone first, since a plan over all partitions of history costs more than the row.
   const [live] = await database.query<JobRow>(LIVE, [id])
-  if (live) return jobFrom(live)
-  // Read after the live table: a job that finishes between the two reads is found here.
-  const [finished] = await database.query<JobRow>(FINISHED, [id])
-  return finished ? jobFrom(finished) : null
+  const [found] = live ? [live] : await database.query<JobRow>(LIVE_OR_FINISHED, [id])
+  return found ? jobFrom(found) : null
 }
 
 function jobFrom(row: JobRow): Job {

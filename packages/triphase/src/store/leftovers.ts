@@ -2,14 +2,15 @@ import type { Database } from './database.ts'
 
 // Answers of jobs that are no longer live are kept as long as history has the job, which may be retried from there (a
 // job may fail long after its answer was stored); then they go, by answer_pkey, some at a time. Written for small tables:
-// an answer is deleted with its job's completion. By job_pkey and job_history_id.
+// an answer is deleted with its job's completion. Both questions are scalar (job_pkey, job_history_id): as EXISTS they may
+// be answered by joins that read whole tables for each row.
 const OLD_ANSWERS = /* sql */ `
 DELETE FROM triphase.answer
 WHERE (job_id, step) IN (
   SELECT a.job_id, a.step FROM triphase.answer a
   WHERE a.stored_at < clock_timestamp() - $1 * interval '1 millisecond'
-    AND NOT EXISTS (SELECT FROM triphase.job j WHERE j.id = a.job_id)
-    AND NOT EXISTS (SELECT FROM triphase.job_history h WHERE h.id = a.job_id)
+    AND (SELECT j.id FROM triphase.job j WHERE j.id = a.job_id) IS NULL
+    AND (SELECT h.id FROM triphase.job_history h WHERE h.id = a.job_id LIMIT 1) IS NULL
   LIMIT 5000
 ) RETURNING 1`
 

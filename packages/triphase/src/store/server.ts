@@ -14,7 +14,7 @@ const OLDEST = 14
 
 const DESCRIBE = /* sql */ `
 SELECT current_setting('server_version_num')::int AS number, current_setting('server_version') AS name,
-       pg_backend_pid() AS pid`
+       current_setting('DateStyle') AS date_style, pg_backend_pid() AS pid`
 // The start time tells processes of different servers apart.
 const BACKEND = /* sql */ `
 SELECT pg_backend_pid() || ' since ' || extract(epoch FROM pg_postmaster_start_time()) AS backend`
@@ -22,13 +22,11 @@ SELECT pg_backend_pid() || ' since ' || extract(epoch FROM pg_postmaster_start_t
 /**
  * Asks what it talks to.
  *
- * @throws {TriphaseError} `SERVER_TOO_OLD`, `CONNECTION_FAILED`, `LOGIN_REFUSED`.
+ * @throws {TriphaseError} `SERVER_TOO_OLD`, `INVALID_CONFIG`, `CONNECTION_FAILED`, `LOGIN_REFUSED`.
  */
 export async function describeServer(database: Database): Promise<ServerDescription> {
-  const { rows, announcedPid } = await database.queryAnnounced<{ number: number; name: string; pid: number }>(
-    DESCRIBE,
-  )
-  const { number, name, pid } = rows[0] as { number: number; name: string; pid: number }
+  const { rows, announcedPid } = await database.queryAnnounced<DescribeRow>(DESCRIBE)
+  const { number, name, date_style: dateStyle, pid } = rows[0] as DescribeRow
   const version = name.split(' ')[0] as string
   if (number < OLDEST * 10_000) {
     throw new TriphaseError(
@@ -36,7 +34,20 @@ export async function describeServer(database: Database): Promise<ServerDescript
       `This server is PostgreSQL ${version}, and Triphase needs ${OLDEST} or later. Update the server, or use another one.`,
     )
   }
+  if (!dateStyle.startsWith('ISO')) {
+    throw new TriphaseError(
+      'INVALID_CONFIG',
+      `Sessions of the engine's role write times in the style ${dateStyle}, which Triphase cannot read. Set it for the role: ALTER ROLE … SET DateStyle = 'ISO'.`,
+    )
+  }
   return { version, behindPooler: announcedPid !== null && announcedPid !== pid }
+}
+
+interface DescribeRow {
+  number: number
+  name: string
+  date_style: string
+  pid: number
 }
 
 /** Names the server's process that runs this very statement, among those of all servers. */

@@ -29,8 +29,9 @@ export function checkedChanges({ concurrency, rate, budget, ...others }: SweepCh
   }
   positive('rate', rate)
   positive('budget.spend', budget?.spend)
-  if (budget?.calls !== undefined && budget.calls !== null && !Number.isInteger(budget.calls)) {
-    faults.push('budget.calls: a whole number, or null for no limit')
+  const calls = budget?.calls ?? 0
+  if (!(Number.isSafeInteger(calls) && calls >= 0)) {
+    faults.push('budget.calls: a whole number of at least 0, or null for no limit')
   }
   if (faults.length > 0) throw new TriphaseError('INVALID_OPTIONS', faults.join('; '))
   return {

@@ -13,7 +13,7 @@ function heartWith(beats: readonly { afterMs: number; fails?: boolean }[]) {
   let began = 0
   /** When each beat was asked to look for strays, since the start. */
   const looks: number[] = []
-  const silent = { id: '2', beat: '7', pid: 1, machine: null, pidStarted: null }
+  const silent = { id: '2', beat: '7', pid: 1, machine: null, pidStarted: null, deadAfterMs: 0 }
   const row = { alive: true, leads: false, peers: JSON.stringify([silent]), next_due_ms: null }
   const database = {
     async query(sql: string, values: unknown[]) {
@@ -28,7 +28,7 @@ function heartWith(beats: readonly { afterMs: number; fails?: boolean }[]) {
   const dead: number[] = []
   const heart = new Heart({
     database: database as unknown as Database,
-    identity: processIdentity('heart', []),
+    identity: processIdentity('heart', [], 0),
     telemetry: new Telemetry(),
     heartbeatMs: HEARTBEAT_MS,
     deadAfterMs: 3 * HEARTBEAT_MS,

@@ -16,8 +16,8 @@ vi.mock('node:fs', async (original) => {
   return { ...fs, readFileSync }
 })
 
-const { pid, machine, pidStarted } = processIdentity('me', [])
-const self: Peer = { id: '1', beat: '1', pid, machine, pidStarted }
+const { pid, machine, pidStarted } = processIdentity('me', [], 0)
+const self: Peer = { id: '1', beat: '1', pid, machine, pidStarted, deadAfterMs: 0 }
 
 /** Field 3 of /proc/PID/stat, its state, and field 22, its start. */
 function statOf(pid: number): { state: string | undefined; start: string | undefined } {

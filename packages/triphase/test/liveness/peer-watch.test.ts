@@ -6,8 +6,8 @@ import type { Peer } from '../../src/store/heartbeat.ts'
 const HEARTBEAT = 4_000
 const DEAD_AFTER = 12_000
 
-function peer(id: string, beat: number): Peer {
-  return { id, beat: String(beat), pid: 1, machine: null, pidStarted: null }
+function peer(id: string, beat: number, deadAfterMs = 0): Peer {
+  return { id, beat: String(beat), pid: 1, machine: null, pidStarted: null, deadAfterMs }
 }
 
 function dead(watch: PeerWatch, now: number, ...peers: Peer[]): string[] {
@@ -25,6 +25,14 @@ describe('a peer watch', () => {
     const watch = new PeerWatch(HEARTBEAT, DEAD_AFTER)
     for (let now = 0; now < 11_000; now += 500) expect(dead(watch, now, peer('a', 7))).toEqual([])
     expect(dead(watch, 12_000, peer('a', 7))).toEqual(['a'])
+  })
+
+  test('gives a peer the time that it asks for, and never less than its own', () => {
+    const watch = new PeerWatch(HEARTBEAT, DEAD_AFTER)
+    const peers = [peer('slow', 7, 60_000), peer('quick', 7, 1_000)]
+    for (let now = 0; now < 12_000; now += 4_000) expect(dead(watch, now, ...peers)).toEqual([])
+    for (let now = 12_000; now < 60_000; now += 4_000) expect(dead(watch, now, ...peers)).toEqual(['quick'])
+    expect(dead(watch, 60_000, ...peers)).toEqual(['slow', 'quick'])
   })
 
   test('does not wait for one more beat because its own came a few milliseconds early', () => {

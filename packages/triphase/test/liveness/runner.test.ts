@@ -93,7 +93,10 @@ describe('the runner', () => {
     const proxy = await startFaultProxy(serverAddress(testUrl()))
     const beat = proxy.onStatement(/UPDATE \S+\.process SET beat/, 'hold-reply')
     const name = `runner-${bench.schema.schema}`
-    const process = await runner({ name, directUrl: testDatabaseUrl() }, proxy.url(bench.schema.url))
+    // Long beats, or it would be given up before all else has stopped. Through a pooler the listener's name would stay
+    // with the server's connection after it has left.
+    const beating = { heartbeat: '4s', deadAfter: '12s', directUrl: testDatabaseUrl() } as const
+    const process = await runner({ name, ...beating }, proxy.url(bench.schema.url))
     await beat.hit
     process.kill('SIGTERM')
     await process.event('process:stopping')

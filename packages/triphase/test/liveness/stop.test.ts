@@ -1,5 +1,14 @@
+import { setImmediate as turn } from 'node:timers/promises'
+import pg from 'pg'
 import { describe, expect, test } from 'vitest'
-import { type Duration, defineTask, type Engine, unchecked } from '../../src/index.ts'
+import {
+  type Duration,
+  defineTask,
+  type Engine,
+  type Hint,
+  pgTransactor,
+  unchecked,
+} from '../../src/index.ts'
 import { Producer } from '../../src/queue/producer.ts'
 import { useEngines } from '../support/engines.ts'
 import { eventually } from '../support/processes.ts'
@@ -205,6 +214,30 @@ describe('stop and start', () => {
     await engine.stop()
     await starting
     expect(await registered()).toBe(0)
+  })
+
+  test('a stopped engine sends no hints, which would open connections that nobody closes', async () => {
+    const pool = new pg.Pool({ connectionString: bench.schema.url })
+    const sent: Hint[] = []
+    let stops = 0
+    const engine = bench.engine({
+      transactor: pgTransactor(pool),
+      notifier: {
+        name: 'counting',
+        start: async () => {},
+        publish: async (_database, hints) => void sent.push(...hints),
+        stop: async () => void stops++,
+      },
+    })
+    await engine.stop()
+    const { task } = waiting()
+    const { id } = await engine.transaction((tx) => engine.enqueue(task, {}, { tx }))
+    await pool.end()
+    // Hints go in the next turn of the event loop.
+    for (let turns = 0; turns < 3; turns++) await turn()
+    expect(sent).toEqual([])
+    expect(stops).toBe(1)
+    expect(await bench.schema.database.query(`SELECT id FROM triphase.job`)).toEqual([{ id }])
   })
 
   test('a stopped engine does not start again, whether it had run or not, and says so', async () => {

@@ -101,13 +101,12 @@ describe('migrate', () => {
 
   test('makes a schema whose name is a word of SQL, and an engine works with it', async () => {
     // The two runs of the tests share a database.
-    const schema = isPooled() ? 'order' : 'user'
-    schemas.push(schema)
-    expect(await engineOn(schema).migrate()).toEqual(ALL)
-    await expectToWork(schema)
-    await pool.query(`DROP SCHEMA "${schema}" CASCADE`)
-    await pool.query(migrationSql({ schema }))
-    await expectToWork(schema)
+    const [migrated, printed] = isPooled() ? (['order', 'all'] as const) : (['user', 'select'] as const)
+    schemas.push(migrated, printed)
+    expect(await engineOn(migrated).migrate()).toEqual(ALL)
+    await expectToWork(migrated)
+    await pool.query(migrationSql({ schema: printed }))
+    await expectToWork(printed)
   })
 
   test('uses a schema that an administrator has made, with no right to make one', async () => {

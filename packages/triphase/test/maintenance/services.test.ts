@@ -119,7 +119,7 @@ describe('a service survives starts and stops in every order, and is silent afte
     const { database, sent } = counted()
     const heart = new Heart({
       database,
-      identity: processIdentity('stress', []),
+      identity: processIdentity('stress', [], 0),
       telemetry: new Telemetry(),
       heartbeatMs: 10,
       deadAfterMs: 60_000,

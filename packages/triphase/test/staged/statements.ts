@@ -13,7 +13,7 @@ const APPLICATION = {
 /** And on the engine's. */
 const ENGINE = {
   claim: /\.claim_jobs\(/,
-  'look up answers': /^\s*SELECT step, answer/,
+  'look up answers': /^\s*SELECT answer::text/,
   'store answer': /\.store_answer\(/,
   beat: /SET beat = beat/,
   'ack failure': /\.reschedule_jobs\(/,

@@ -169,6 +169,23 @@ test('a job that is not executing is not acked, whatever its claim number', asyn
   expect(await rowsOf(database, id)).toMatchObject([{ place: 'job', state: 'available', claimNo: 0 }])
 })
 
+test('large results go in several statements, small ones in one', async () => {
+  const { database } = bench.schema
+  const ids = await insertMany(database, 6)
+  const jobs = await claim(database, await insertProcess(database), 6)
+  const sent: number[] = []
+  const counting = (text: string, values: readonly unknown[]) => {
+    sent.push((values[0] as string[]).length)
+    return run(text, values)
+  }
+  const large = JSON.stringify('x'.repeat(3_000_000))
+  const results = ['1', large, '2', large, large, '3']
+  const acks = jobs.map((job, index) => ackOf(job, 'completed', { result: results[index]! }))
+  expect(await finishJobs(counting, acks)).toEqual(new Set(ids))
+  expect(sent).toEqual([3, 1, 2])
+  for (const id of ids) expect(await rowsOf(database, id)).toMatchObject([{ place: 'history' }])
+})
+
 describe('an ack of an earlier claim that comes in one statement with that of a later one', () => {
   const later = `UPDATE triphase.job SET claim_no = 2 WHERE id = $1`
 

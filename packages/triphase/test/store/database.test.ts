@@ -238,3 +238,12 @@ test.each([
   const error = Object.assign(new Error('x'), { code })
   expect([isConnectionFailure(error), isDataError(error)]).toEqual([connection, data])
 })
+
+test('values that make a longer text than JavaScript has are a data error', async () => {
+  const long = 'x'.repeat(200_000_000)
+  await withDatabase({}, async (database) => {
+    const error = await database.query('SELECT $1::text[]', [[long, long, long]]).catch((thrown) => thrown)
+    expect(isDataError(error)).toBe(true)
+    expect(await database.query('SELECT 1 AS one')).toEqual([{ one: 1 }])
+  })
+})

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import pg from 'pg'
 import { expect, test } from 'vitest'
 import { createEngine } from '../../src/index.ts'
 import { testDatabaseUrl } from '../support/database-url.ts'
@@ -26,5 +27,25 @@ test('a server that is too old is named, with the remedy, before anything is wri
   } finally {
     await engine.stop()
     await database.query(`DROP SCHEMA ${past} CASCADE`)
+  }
+})
+
+test('a role whose sessions write times in another style than ISO is refused, with the remedy', async () => {
+  const { url, schema } = bench.schema
+  const role = `styled_${randomBytes(4).toString('hex')}`
+  const admin = new pg.Client(testDatabaseUrl())
+  await admin.connect()
+  await admin.query(`CREATE ROLE ${role} LOGIN SUPERUSER PASSWORD 'styled'`)
+  await admin.query(`ALTER ROLE ${role} SET DateStyle = 'German'`)
+  const styled = Object.assign(new URL(url), { username: role, password: 'styled' })
+  const engine = createEngine({ url: styled.href, schema })
+  const error = { code: 'INVALID_CONFIG', message: expect.stringMatching(/German, .*SET DateStyle = 'ISO'/) }
+  try {
+    await expect(engine.migrate()).rejects.toMatchObject(error)
+    await expect(engine.start()).rejects.toMatchObject(error)
+  } finally {
+    await engine.stop()
+    await admin.query(`DROP ROLE ${role}`)
+    await admin.end()
   }
 })

@@ -40,7 +40,8 @@ export async function insertMany(database: Database, count: number): Promise<str
 
 /** Writes the row of a process and returns its id. */
 export function insertProcess(database: Database): Promise<string> {
-  const identity = { name: 'test', host: 'test', pid: 1, machine: null, pidStarted: null, queues: ['queue'] }
+  const process = { name: 'test', host: 'test', pid: 1, machine: null, pidStarted: null }
+  const identity = { ...process, deadAfterMs: 0, queues: ['queue'] }
   return registerProcess(database, identity)
 }
 

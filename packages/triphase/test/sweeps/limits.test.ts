@@ -235,3 +235,26 @@ test('with another query library, whatever its plugins make of names and values'
     await db.destroy()
   }
 })
+
+test('a budget may have more calls than an integer of Postgres holds', async () => {
+  await records.fill(20)
+  const sweep = defineSweep({
+    name: 'rich',
+    table,
+    pageSize: 10,
+    budget: { calls: Number.MAX_SAFE_INTEGER },
+    each: async () => {},
+  })
+  const engine = bench.engine({ tasks: [sweep], queues })
+  await engine.start()
+  const control = engine.sweep(sweep)
+  await control.run()
+  expect(await control.settled()).toMatchObject({ state: 'completed', done: 20 })
+})
+
+test.each([[-1], [1.5], [2 ** 60]])('a budget is not changed to %d calls', async (calls) => {
+  const sweep = defineSweep({ name: 'unchanged', table, each: async () => {} })
+  const control = bench.engine().sweep(sweep)
+  await control.run()
+  await expect(control.change({ budget: { calls } })).rejects.toMatchObject({ code: 'INVALID_OPTIONS' })
+})
