@@ -16,7 +16,7 @@ SELECT (SELECT count(*) FROM triphase.job WHERE state <> 'completed')::int AS li
 
 /** A process must be there to claim; and update in place needs a state that the table does not have. */
 const PREPARE = `
-INSERT INTO triphase.process (pid, name, host, queues) VALUES (1, 'bench', 'bench', '[]');
+INSERT INTO triphase.process (pid, name, host, dead_after_ms, queues) VALUES (1, 'bench', 'bench', 12000, '[]');
 ALTER TABLE triphase.job DROP CONSTRAINT job_state`
 
 function repeated(kind: 'claim' | 'ack', shape: string, batch: number): Variant {

@@ -142,13 +142,13 @@ CREATE TABLE triphase.process (
   beat_at timestamp with time zone NOT NULL DEFAULT clock_timestamp(),
   beat bigint NOT NULL DEFAULT 0,
   pid integer NOT NULL,
+  dead_after_ms integer NOT NULL,
   stopping boolean NOT NULL DEFAULT false,
   name text NOT NULL,
   host text NOT NULL,
   machine text,
   pid_started text,
   queues json NOT NULL,
-  dead_after_ms integer NOT NULL DEFAULT 0,
   CONSTRAINT process_pkey PRIMARY KEY (id)
 ) WITH (fillfactor=50);
 

@@ -162,6 +162,9 @@ CREATE TABLE triphase.process (
   beat_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   beat bigint NOT NULL DEFAULT 0,
   pid integer NOT NULL,
+  -- How long it may be silent, in milliseconds: processes with other settings, as a rolling deploy has them side by side,
+  -- must not take it for dead sooner.
+  dead_after_ms integer NOT NULL,
   stopping boolean NOT NULL DEFAULT false,
   name text NOT NULL,
   host text NOT NULL,

@@ -102,7 +102,8 @@ describe.concurrent('files', () => {
     await it.model.behave()
     const again = await it.run({ SCOUT_CONCURRENCY: '4' }).ended
     expect(again).toMatchObject({ code: 0, errors: '' })
-    expect(again.output).toContain('Goes on where it was: 7 records were done before.')
+    // More, where the first new calls were over before it looked.
+    expect(again.output).toMatch(/^Goes on where it was: ([7-9]|1\d|20) records were done before\.$/m)
     expect((await results(it.output)).map(({ status }) => status)).toEqual(Array(20).fill('done'))
     expect((await it.model.calls()).calls).toHaveLength(24)
   })

@@ -20,7 +20,7 @@ export interface Peer {
   pid: number
   machine: string | null
   pidStarted: string | null
-  /** What it says of itself; 0: it is of a version that does not say. */
+  /** How long it may be silent, by its own settings. */
   deadAfterMs: number
 }
 
