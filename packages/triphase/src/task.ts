@@ -114,6 +114,12 @@ export interface ExecutionContext<Tx> extends JobContext<unknown> {
   storedAnswer(step: string): Promise<string | undefined>
   /** Stores an answer until it is stored or the engine is stopped; returns the one that stands: the first that was stored. */
   storeAnswer(step: string, json: string): Promise<string>
+  /** Does an idempotent thing until it succeeds, its failure cannot pass, or the signal fires; tells of every try that failed. */
+  persist<Value>(
+    statement: string,
+    work: () => Promise<Value>,
+    mayPass: (error: unknown) => boolean,
+  ): Promise<Value>
   /** Runs `work` and completes the job with what it returns, in one transaction. */
   commit(work: (tx: Tx) => Promise<unknown>, opened?: () => string): Promise<Outcome>
 }

@@ -1,7 +1,7 @@
 import { NaturalBatches } from '../batches.ts'
 import { storedError, TriphaseError } from '../errors.ts'
 import { untilDone } from '../retry.ts'
-import { type Ack, ackedClaims, finishJobs, rescheduleJobs } from '../store/ack.ts'
+import { type Ack, ackedClaims, finishJobs, newestClaims, rescheduleJobs } from '../store/ack.ts'
 import { type Database, isConnectionFailure, isDataError } from '../store/database.ts'
 import { onEnginePool } from '../store/insert.ts'
 import { withPartition } from '../store/partitions.ts'
@@ -83,14 +83,16 @@ export class Acker {
   }
 
   async #write(write: Write, batch: readonly Waiting[]): Promise<void> {
-    const acks = batch.map(({ ack }) => ack)
+    const newest = newestClaims(batch.map(({ ack }) => ack))
+    const acks = [...newest.values()]
     try {
       const acked = await this.#persist(() => write(acks))
       const missed = acks.filter((ack) => !acked.has(ack.jobId))
       // Nothing to do may mean that the first try was written and its reply lost.
       const before = missed.length > 0 ? await this.#persist(() => this.#acked(missed)) : new Set<string>()
       for (const { ack, resolve } of batch) {
-        resolve(acked.has(ack.jobId) || before.has(ack.jobId) ? 'acked' : 'lost')
+        const isWritten = acked.has(ack.jobId) || before.has(ack.jobId)
+        resolve(isWritten && newest.get(ack.jobId) === ack ? 'acked' : 'lost')
       }
     } catch (error) {
       await this.#writeApart(write, batch, error)

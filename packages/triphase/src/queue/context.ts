@@ -122,6 +122,16 @@ export class ClaimContext implements ExecutionContext<unknown> {
     return standing.json
   }
 
+  persist<Value>(
+    statement: string,
+    work: () => Promise<Value>,
+    mayPass: (error: unknown) => boolean,
+  ): Promise<Value> {
+    return untilDone(work, mayPass, this.signal, (error, retryInMs) =>
+      this.#report(statement, error, retryInMs),
+    )
+  }
+
   async commit(work: (tx: unknown) => Promise<unknown>, opened?: () => string): Promise<Outcome> {
     const claim = this.#claim
     let result: unknown
@@ -226,11 +236,15 @@ export class ClaimContext implements ExecutionContext<unknown> {
     work: () => Promise<Value>,
     mayPass: (error: unknown) => boolean = (error) => !isDataError(error),
   ): Promise<Value> {
-    const { closing, telemetry } = this.#parts
-    return untilDone(work, mayPass, closing, (error, retryInMs) => {
-      const name = isConnectionFailure(error) ? `${statement} (no connection)` : statement
-      telemetry.emit('statement:failed', { statement: name, error: storedError(error), retryInMs })
-    })
+    return untilDone(work, mayPass, this.#parts.closing, (error, retryInMs) =>
+      this.#report(statement, error, retryInMs),
+    )
+  }
+
+  #report(statement: string, error: unknown, retryInMs: number): void {
+    const name = isConnectionFailure(error) ? `${statement} (no connection)` : statement
+    const event = { statement: name, error: storedError(error), retryInMs }
+    this.#parts.telemetry.emit('statement:failed', event)
   }
 }
 

@@ -128,15 +128,20 @@ export async function ackedClaims(
 }
 
 /**
- * One ack a job, in ascending id. A process that was taken for dead may have claimed a job again while the ack of its
- * earlier claim still waits: that one cannot hold any more, and the statements join by job alone.
+ * The ack of each job's latest claim, by job. A process that was taken for dead may have claimed a job again while the ack of
+ * its earlier claim still waits: that one cannot hold any more, and the statements join by job alone.
  */
-function newestById(acks: readonly Ack[]): Ack[] {
+export function newestClaims(acks: readonly Ack[]): Map<string, Ack> {
   const newest = new Map<string, Ack>()
   for (const ack of acks) {
     if ((newest.get(ack.jobId)?.claimNo ?? 0) < ack.claimNo) newest.set(ack.jobId, ack)
   }
-  return [...newest.values()].sort((a, b) => a.jobId.length - b.jobId.length || (a.jobId < b.jobId ? -1 : 1))
+  return newest
+}
+
+function newestById(acks: readonly Ack[]): Ack[] {
+  const newest = [...newestClaims(acks).values()]
+  return newest.sort((a, b) => a.jobId.length - b.jobId.length || (a.jobId < b.jobId ? -1 : 1))
 }
 
 function idsOf(rows: readonly unknown[]): Set<string> {

@@ -1,6 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { storedError, TriphaseError } from '../errors.ts'
-import { untilDone } from '../retry.ts'
 import { isConnectionFailure } from '../store/database.ts'
 import { Gatherer } from './gatherer.ts'
 import type { Mark, RecordTable, RunOnApplication } from './record-table.ts'
@@ -11,20 +10,31 @@ export type MarkOutcome = 'marked' | 'lost' | 'gone'
 const FIRST_PAUSE_MS = 50
 const LONGEST_PAUSE_MS = 2_000
 
+/** Tries a write again for as long as its failures may pass. */
+type Persist = <Value>(work: () => Promise<Value>) => Promise<Value>
+
 /** Writes the marks of one page, each as soon as the one before it is written, those that have gathered together. */
 export class Marker {
   readonly #table: RecordTable
   readonly #application: RunOnApplication
   readonly #pageId: string | null
   readonly #signal: AbortSignal
+  readonly #persist: Persist
   readonly #marks: Gatherer<Mark, MarkOutcome | 'locked'>
 
   /** @param signal once it has fired, a write that fails is not tried again. */
-  constructor(table: RecordTable, application: RunOnApplication, pageId: string | null, signal: AbortSignal) {
+  constructor(
+    table: RecordTable,
+    application: RunOnApplication,
+    pageId: string | null,
+    signal: AbortSignal,
+    persist: Persist,
+  ) {
     this.#table = table
     this.#application = application
     this.#pageId = pageId
     this.#signal = signal
+    this.#persist = persist
     this.#marks = new Gatherer((marks) => this.#write(marks))
   }
 
@@ -76,10 +86,6 @@ export class Marker {
     }
     const reason = `${REFUSED}: ${storedError(error).message}`
     return this.#write([{ ...only, result: null, error: storable(reason) }])
-  }
-
-  #persist<Value>(work: () => Promise<Value>): Promise<Value> {
-    return untilDone(work, mayPass, this.#signal, () => {})
   }
 }
 

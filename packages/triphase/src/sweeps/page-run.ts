@@ -1,5 +1,4 @@
 import { backoffDelay } from '../backoff.ts'
-import { untilDone } from '../retry.ts'
 import {
   type FailedTry,
   finishPage,
@@ -81,7 +80,7 @@ export class PageRun {
       spend: (_record, amount) => this.#spend(amount),
       leaked: (record, settled) => this.#outlive(record, settled),
     })
-    this.#marker = new Marker(table, application, pageId, context.signal)
+    this.#marker = new Marker(table, application, pageId, context.signal, (work) => this.#persist(work))
     this.#failures = new Gatherer(async (failed) => {
       await this.#persist(() => keepTries(context.engine, pageId, failed))
       return failed.map(() => undefined)
@@ -359,7 +358,8 @@ export class PageRun {
   }
 
   #persist<Value>(work: () => Promise<Value>): Promise<Value> {
-    return untilDone(work, mayPass, this.#parts.context.signal, () => {})
+    const { context, settings } = this.#parts
+    return context.persist(`page of sweep ${settings.name}`, work, mayPass)
   }
 
   /** Resolves when something has happened, or a wait is over. */

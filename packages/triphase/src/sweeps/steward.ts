@@ -1,4 +1,3 @@
-import { untilDone } from '../retry.ts'
 import {
   beginRun,
   completeRun,
@@ -133,7 +132,8 @@ export class Steward {
   }
 
   #persist<Value>(work: () => Promise<Value>): Promise<Value> {
-    return untilDone(work, mayPass, this.#parts.context.signal, () => {})
+    const { context, settings } = this.#parts
+    return context.persist(`steward of sweep ${settings.name}`, work, mayPass)
   }
 }
 

@@ -138,7 +138,8 @@ export class SweepControl {
     const { application } = this.#parts
     const records = await table.pending(application, { after: null, upTo: null }, count)
     const signal = options.signal ?? new AbortController().signal
-    const marker = options.commit ? new Marker(table, application, null, signal) : null
+    // Somebody waits for it: what fails is told and not tried again.
+    const marker = options.commit ? new Marker(table, application, null, signal, (write) => write()) : null
     const sampled = { id: 'sample', createdAt: new Date() }
     const spent = new Map<PendingRecord, number>()
     const calls = new RecordCalls(settings, signal, {

@@ -56,6 +56,22 @@ const OUTCOMES: [string, Ack['state'], Partial<Ack>, RegExp][] = [
 ]
 
 describe('the fence', () => {
+  test('an ack of an earlier claim that is written together with that of a later one is lost', async () => {
+    await withAcker(async ({ acker, proxy }) => {
+      const { database } = bench.schema
+      const [other, job] = await claimMany(2)
+      await database.query('UPDATE triphase.job SET claim_no = 2 WHERE id = $1', [job!.id])
+      const first = proxy.onStatement(FINISH, 'hold-before')
+      const alone = acker.add(ackOf(other!, 'completed'))
+      await first.hit
+      const together = [ackOf(job!, 'discarded'), ackOf({ ...job!, claimNo: 2 }, 'completed')]
+      const outcomes = Promise.all(together.map((ack) => acker.add(ack)))
+      first.release()
+      expect(await alone).toBe('acked')
+      expect(await outcomes).toEqual(['lost', 'acked'])
+    })
+  })
+
   test.each(OUTCOMES)('a claim that was rescued meanwhile is lost: %s', async (_what, state, details) => {
     await withAcker(async ({ acker }) => {
       const { database } = bench.schema
