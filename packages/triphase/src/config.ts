@@ -71,7 +71,7 @@ export interface EngineOptions {
   grace?: Duration
   /** How long a handler may take after its signal fired before it is reported as leaked. Default 5 s. */
   abortGrace?: Duration
-  /** Largest answer of a staged task, in bytes of JSON. Default 16 MiB. */
+  /** Largest answer of a staged task, and largest result of a job, in bytes of JSON. Default 16 MiB. */
   maxAnswerBytes?: number
   /** What the guard says to calls inside `prepare`, `commit`, `abandon` and `engine.transaction`. */
   guard?: GuardOptions

@@ -29,6 +29,7 @@ export type ErrorCode =
   | 'NO_SWEEP_RUN'
   | 'NOT_JSON'
   | 'NOTIFICATIONS_LOST'
+  | 'RESULT_TOO_LARGE'
   | 'SCHEMA_TOO_NEW'
   | 'SECOND_CHECKOUT'
   | 'SERVER_TOO_OLD'

@@ -137,7 +137,7 @@ export class ClaimContext implements ExecutionContext<unknown> {
     let result: unknown
     const finish = async (tx: unknown) => {
       result = await work(tx)
-      const json = jsonText(result, 'The result')
+      const json = resultText(result, this.#parts.maxAnswerBytes)
       return claim.ack('completed', { result: json, attempt: claim.attemptRow('completed') })
     }
     await this.#finishWith(finish, opened)
@@ -246,6 +246,23 @@ export class ClaimContext implements ExecutionContext<unknown> {
     const event = { statement: name, error: storedError(error), retryInMs }
     this.#parts.telemetry.emit('statement:failed', event)
   }
+}
+
+/**
+ * A result as JSON text.
+ *
+ * @throws {TriphaseError} `NOT_JSON`; `RESULT_TOO_LARGE`, since what takes too long to write would be tried again for ever.
+ */
+export function resultText(result: unknown, maxBytes: number): string {
+  const json = jsonText(result, 'The result')
+  // A character has at most three bytes.
+  if (json.length * 3 <= maxBytes) return json
+  const bytes = Buffer.byteLength(json)
+  if (bytes <= maxBytes) return json
+  throw new TriphaseError(
+    'RESULT_TOO_LARGE',
+    `The result has ${bytes} bytes, more than maxAnswerBytes (${maxBytes}). Return less, or store it elsewhere and return a reference.`,
+  )
 }
 
 /** The same answer could never be stored, and to make the call again would cost the same. */

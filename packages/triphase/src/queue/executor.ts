@@ -10,11 +10,11 @@ import {
   TriphaseError,
 } from '../errors.ts'
 import type { Ack } from '../store/ack.ts'
-import { type ExecutionContext, jsonText, Outcome, type Task, validated, WHOLE_ANSWER } from '../task.ts'
+import { type ExecutionContext, Outcome, type Task, validated, WHOLE_ANSWER } from '../task.ts'
 import type { Telemetry, TelemetryEvents } from '../telemetry.ts'
 import type { Acker } from './acker.ts'
 import type { RunningClaim, RunningClaims } from './claims.ts'
-import { ClaimContext, type ContextParts } from './context.ts'
+import { ClaimContext, type ContextParts, resultText } from './context.ts'
 import type { Holds } from './holds.ts'
 
 type Settled = { value: unknown } | { thrown: unknown }
@@ -162,7 +162,8 @@ export class Executor {
         return this.#completed(claim, result)
       case 'complete': {
         const attempt = claim.ledger.checkouts > 0 ? claim.attemptRow('completed') : null
-        const ack = claim.ack('completed', { result: jsonText(result, 'The result'), attempt })
+        const text = resultText(result, this.#parts.context.maxAnswerBytes)
+        const ack = claim.ack('completed', { result: text, attempt })
         if ((await this.#parts.acker.add(ack)) === 'acked') this.#completed(claim, result)
         else this.#lost(claim)
         return
@@ -313,7 +314,13 @@ function droppedBy(thrown: unknown): readonly string[] | null {
   return thrown.steps ? [WHOLE_ANSWER, ...thrown.steps] : []
 }
 
-const PERMANENT_CODES = new Set(['INVALID_INPUT', 'NOT_JSON', 'ANSWER_TOO_LARGE', 'WRITE_REFUSED'])
+const PERMANENT_CODES = new Set([
+  'INVALID_INPUT',
+  'NOT_JSON',
+  'ANSWER_TOO_LARGE',
+  'RESULT_TOO_LARGE',
+  'WRITE_REFUSED',
+])
 
 function codeOf(reason: unknown): ErrorCode | undefined {
   return reason instanceof TriphaseError ? reason.code : undefined

@@ -102,6 +102,17 @@ describe('what cannot be written as JSON', () => {
   })
 })
 
+test('a result that is larger than maxAnswerBytes discards the job', async () => {
+  const large = defineTask({ name: 'large', input: unchecked<null>(), run: () => 'é'.repeat(60) })
+  const engine = bench.engine({ tasks: [large], queues: { default: 1 }, maxAnswerBytes: 100 })
+  await engine.start()
+  const { id } = await engine.enqueue(large, null)
+  const { error, ...job } = await jobIn(engine, id, 'discarded')
+  expect(job).toMatchObject({ attempt: 1, result: null })
+  const message = expect.stringContaining('The result has 122 bytes, more than maxAnswerBytes (100)')
+  expect(error).toMatchObject({ code: 'RESULT_TOO_LARGE', message })
+})
+
 describe('a job that this process cannot run', () => {
   test('of an unknown task waits for a process that knows it, and no attempt is burned', async () => {
     const later = defineTask({ name: 'later', input: unchecked<null>(), run: () => 'known' })

@@ -3,6 +3,7 @@ import { expect, test } from 'vitest'
 import { defineSweep } from '../../src/index.ts'
 import { testUrl } from '../support/database-url.ts'
 import { useEngines } from '../support/engines.ts'
+import { serverAddress, startFaultProxy } from '../support/fault-proxy.ts'
 import { eventually } from '../support/processes.ts'
 import { useRecords } from './table-of-records.ts'
 
@@ -41,6 +42,28 @@ test('a row that somebody else has locked holds up no other', async () => {
     await client.query('COMMIT')
   })
   expect(await control.settled()).toMatchObject({ state: 'completed', done: 100, calls: 100 })
+})
+
+test('a database without room for marks is told, and waited for', async () => {
+  await records.fill(5)
+  const proxy = await startFaultProxy(serverAddress(testUrl()))
+  try {
+    const sweep = defineSweep({ name: 'no-room', table, each: async () => 'fine' })
+    proxy.onStatement(/\.sweep_count\(/, 'error', { sqlstate: '53100' })
+    const engine = bench.engine({ tasks: [sweep], queues, application: { url: proxy.url(testUrl()) } })
+    const failed = engine.telemetry.next('statement:failed')
+    await engine.start()
+    const control = engine.sweep(sweep)
+    await control.run()
+    expect(await failed).toMatchObject({
+      statement: 'page of sweep no-room',
+      error: { code: '53100' },
+      retryInMs: expect.any(Number),
+    })
+    expect(await control.settled()).toMatchObject({ state: 'completed', done: 5, calls: 5 })
+  } finally {
+    await proxy.close()
+  }
 })
 
 test('rows come, change and go all the time that a run works; nobody waits', async () => {
