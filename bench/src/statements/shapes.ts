@@ -24,19 +24,18 @@ const FUNCTION = `
 SELECT prosrc AS body, proargnames[1:pronargs] AS names, proargtypes::regtype[]::text[] AS types
 FROM pg_proc WHERE oid = $1::regproc`
 
+const STATEMENT = /BEGIN(?: RETURN QUERY)?\n([^]*?);\n(?:RETURN acked;\n)?END/
+
 /** The statement in one of Triphase's functions, as it would have to be sent without the function. */
 function bodyOf(name: string): Shape['text'] {
   return async (client) => {
     const { rows } = await client.query<{ body: string; names: string[]; types: string[] }>(FUNCTION, [name])
     const { body = '', names = [], types = [] } = rows[0] ?? {}
-    const statement = body.slice(
-      body.indexOf('RETURN QUERY') + 'RETURN QUERY'.length,
-      body.lastIndexOf('END'),
-    )
+    const [, statement = ''] = STATEMENT.exec(body) ?? []
     return names.reduce(
       (text, argument, index) =>
         text.replaceAll(new RegExp(`\\b${argument}\\b`, 'g'), `$${index + 1}::${types[index]}`),
-      statement,
+      statement.replace(' INTO acked', ''),
     )
   }
 }
