@@ -24,7 +24,7 @@ const FUNCTION = `
 SELECT prosrc AS body, proargnames[1:pronargs] AS names, proargtypes::regtype[]::text[] AS types
 FROM pg_proc WHERE oid = $1::regproc`
 
-const STATEMENT = /BEGIN(?: RETURN QUERY)?\n([^]*?);\n(?:RETURN acked;\n)?END/
+const STATEMENT = /BEGIN(?: RETURN QUERY)?\n([\s\S]*?);\n(?:RETURN acked;\n)?END/
 
 /** The statement in one of Triphase's functions, as it would have to be sent without the function. */
 function bodyOf(name: string): Shape['text'] {
