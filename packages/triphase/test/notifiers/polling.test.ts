@@ -51,9 +51,9 @@ describe('the pace', () => {
     await watched(async (database, proxy, asked) => {
       const { start, notifier } = listener(bench.schema, { database })
       await start()
-      await eventually(() => pauses(proxy).at(-1)! >= MAX_MS)
+      // The machine may pause at any of them.
+      await eventually(() => pauses(proxy).length > 2 && pauses(proxy).at(-1)! >= MAX_MS)
       await notifier.stop()
-      expect(pauses(proxy).length).toBeGreaterThan(2)
       expect(asked()).toBe(proxy.statements.length)
     })
   })
