@@ -41,6 +41,8 @@ export const NOT_POOLED_TESTS: Readonly<Record<string, string>> = {
     'ends connections on the server, which serve other tests too; pooler/faults.test.ts does it to a PgBouncer of its own',
   'liveness/connection.test.ts > a database that goes away in the middle > ends idle connections of both pools: it is reported, and nothing else happens':
     KEEPS,
+  'store/database.test.ts > a connection that listens is told what arrives and its end, and stays open however rarely it is used':
+    'a pooler lends each statement a connection of its own choice, and delivers no notifications',
   'store/database.test.ts > a statement that takes too long > is given up, cancelled on the server, and its connection is not used again':
     KEEPS,
 }
