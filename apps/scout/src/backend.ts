@@ -16,6 +16,8 @@ export interface Backend {
   readonly model: VisionModel
   readonly store: ObjectStore
   readonly task: AnalyseCapture
+  /** A connection beside the pools only listens, around a pooler. */
+  readonly listener: boolean
   /** For people: which database this is. Never contains a password. */
   readonly databaseDescription: string
   /** Starts to work on jobs. */
@@ -127,7 +129,18 @@ function parts(settings: Settings, database: OpenDatabase, work: Work): Omit<Bac
     store.close()
     await database.close()
   }
-  return { settings, pool, engine, model, store, task, databaseDescription: database.description, close }
+  const listener = database.directUrl !== database.url
+  return {
+    settings,
+    pool,
+    engine,
+    model,
+    store,
+    task,
+    listener,
+    databaseDescription: database.description,
+    close,
+  }
 }
 
 function openPool(settings: Settings, url: string): pg.Pool {

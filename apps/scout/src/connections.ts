@@ -49,15 +49,14 @@ export class ConnectionWatch {
 
   report(): ConnectionReport {
     this.#look()
-    const { concurrency, enginePool, appPool, databaseUrl, databaseDirectUrl } = this.#backend.settings
-    const around = databaseUrl && databaseDirectUrl?.reveal()
+    const { concurrency, enginePool, appPool } = this.#backend.settings
     return {
       ...this.#sum,
       concurrency,
       peakCalls: this.#peak.calls,
       engine: { peak: this.#peak.engine, size: enginePool },
       application: { peak: this.#peak.application, size: appPool },
-      listener: around !== undefined && around !== databaseUrl?.reveal(),
+      listener: this.#backend.listener,
     }
   }
 

@@ -139,6 +139,7 @@ describe('analyze', () => {
     expect(first.output).toMatch(/│ locomotion-house-cat\.jpg +│ completed │ .*cat 0\.\d\d x\d/)
     expect(first.output).toMatch(/│ nagasaki-boats\.jpg +│ completed │ .*boat 0\.\d\d/)
     expect(first.output).toContain('Seen by the local detector')
+    expect(first.output).toMatch(/^connections {2}at most \d of 10 \(application\), \d of 6 \(engine\)$/m)
     const second = await spawnScout(['analyze', 'samples'], onTestFinished, { env }).ended
     expect(second).toMatchObject({ code: 0, errors: '' })
     expect(second.output).toContain('7 images: 7 known from before.')

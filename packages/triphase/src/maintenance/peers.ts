@@ -12,9 +12,9 @@ const LEAST_SIGHTINGS = 4
 /**
  * Tells which peers are dead, by observation only: a peer is dead when this process, while its own beats came on
  * time, has seen the peer's beat counter unchanged over at least three of its own consecutive beats after the first
- * sighting, spanning the limit: its own, or that of the peer where that is longer. Clocks are never compared, and a failed or late beat of its own starts every
- * observation anew: after an outage of the database, a sleep of the machine or a stopped process, nobody is taken
- * for dead by somebody who was not watching.
+ * sighting, spanning the limit: its own, or that of the peer where that is longer. Clocks are never compared, and a failed
+ * or late beat of its own starts every observation anew: after an outage of the database, a sleep of the machine or a
+ * stopped process, nobody is taken for dead by somebody who was not watching.
  */
 export class PeerWatch {
   readonly #deadAfterMs: number
