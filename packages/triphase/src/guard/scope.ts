@@ -115,7 +115,7 @@ export class TransactionScope {
    */
   refusal(): TriphaseError | undefined {
     this.#checkHold()
-    if (this.policy.mode !== 'error') return undefined
+    if (this.policy.mode !== 'error' || this.#isBlameless) return undefined
     const first = this.#standing().find(isRefusable)
     this.refused = first !== undefined
     return first && refusal(first, this.openedAt)
@@ -128,8 +128,10 @@ export class TransactionScope {
     if (this.#state === 'open') this.#report()
     this.#state = 'closed'
     // A context that lives long, such as a socket's, keeps the scope that it came from.
-    this.#offences.length = 0
-    this.#sockets.length = 0
+    if (!this.#isBlameless) {
+      this.#offences.length = 0
+      this.#sockets.length = 0
+    }
     this.opened = undefined
   }
 
@@ -160,8 +162,12 @@ export class TransactionScope {
     return offence.kind === 'checkout' && all.includes(true)
   }
 
+  get #isBlameless(): boolean {
+    return this.#offences.length + this.#sockets.length === 0
+  }
+
   #report(): void {
-    if (this.#offences.length + this.#sockets.length === 0) return
+    if (this.#isBlameless) return
     for (const offence of this.#standing()) this.policy.report(offence, this)
   }
 }
@@ -176,7 +182,7 @@ function isHold(offence: Offence): boolean {
 
 /** Runs `work` inside the scope. */
 export function runInside<Value>(scope: Frame, work: () => Value): Value {
-  return frames.run(scope, work)
+  return frames.getStore() === scope ? work() : frames.run(scope, work)
 }
 
 /** From here on the caller runs inside the scope, and what it awaits and begins. */
@@ -196,7 +202,7 @@ export function runAllowing<Value>(allowed: Allowed, work: () => Value): Value {
 
 /** The innermost transaction that has not ended. */
 export function innermostScope(): TransactionScope | undefined {
-  for (const frame of framesFrom(frames.getStore())) {
+  for (let frame = frames.getStore(); frame; frame = frame.parent) {
     if (frame instanceof TransactionScope && frame.isLive) return frame
   }
   return undefined
@@ -205,7 +211,7 @@ export function innermostScope(): TransactionScope | undefined {
 /** Somebody asks `source` for a connection here. */
 export function noteCheckout(source: unknown): void {
   let place: Place | undefined
-  for (const frame of framesFrom(frames.getStore())) {
+  for (let frame = frames.getStore(); frame; frame = frame.parent) {
     if (!(frame instanceof TransactionScope)) {
       if (frame.allowed === true) return
     } else if (frame.isOpen && frame.holds(source)) {
@@ -234,16 +240,12 @@ function isInTransaction(): boolean {
 
 /** A call inside a transaction keeps the ones around it open as well. */
 function noteCall(call: Call): void {
-  for (const frame of framesFrom(frames.getStore())) {
+  for (let frame = frames.getStore(); frame; frame = frame.parent) {
     if (!(frame instanceof TransactionScope)) {
       // Where certain hosts are allowed, so are the sockets that lead there.
       if (allows(frame.allowed, call) || call.kind === 'socket') return
     } else if (frame.isOpen) frame.add({ kind: 'call', call })
   }
-}
-
-function* framesFrom(innermost: Frame | undefined): Iterable<Frame> {
-  for (let frame = innermost; frame; frame = frame.parent) yield frame
 }
 
 /** Without the scopes that have ended, so that a context that lives for ever does not keep all that it ever ran. */
