@@ -12,7 +12,7 @@ interface Load {
   warmUp: number
 }
 
-const OFTEN: Load = { jobs: options.quick ? 15 : 300, gapMs: [10, 50], warmUp: options.quick ? 1 : 20 }
+const OFTEN: Load = { jobs: options.quick ? 15 : 600, gapMs: [10, 50], warmUp: options.quick ? 1 : 20 }
 /** For polling every two seconds, which takes one job at a time. */
 const RARELY: Load = { jobs: 6, gapMs: [2_000, 3_000], warmUp: 1 }
 

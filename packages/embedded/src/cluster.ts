@@ -66,7 +66,8 @@ async function initialise(data: string, binaries: Binaries, account: Account): P
 }
 
 function initialisationFailed(data: string, status: string, output: string): EmbeddedPostgresError {
-  if (output.includes('No space left on device')) return diskFull(data, output)
+  const full = output.split('\n').filter((line) => line.includes('No space left on device'))
+  if (full.length > 0) return diskFull(data, full.join('\n'))
   const advice = output.includes('could not look up effective user ID')
     ? 'Postgres needs a user with an entry in /etc/passwd: add one for this user id, or set DATABASE_URL to a Postgres of your own.'
     : 'Its last words follow; if they do not help, set DATABASE_URL to a Postgres of your own.'

@@ -177,7 +177,13 @@ onLinuxAsRoot(
     onTestFinished(() => void execFileSync('umount', ['-l', mount]))
     chmodSync(mount, 0o755)
     const directory = join(mount, 'data')
-    await expect(startEmbeddedPostgres({ directory })).rejects.toMatchObject({ code: 'DISK_FULL' })
+    await expect(startEmbeddedPostgres({ directory })).rejects.toMatchObject({
+      code: 'DISK_FULL',
+      // A sentence, and of all that initdb has to say what is about the disk.
+      message: expect.stringMatching(
+        /^The disk that holds .* is full\..*\n([^\n]*No space left on device\n?)+$/,
+      ),
+    })
     expect(processesIn(mount)).toEqual([])
     execFileSync('mount', ['-o', 'remount,size=100m', mount])
     const server = await startEmbeddedPostgres({ directory })

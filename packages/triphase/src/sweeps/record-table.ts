@@ -63,6 +63,10 @@ const KEY_TYPES = ['int2', 'int4', 'int8', 'numeric', 'uuid', 'text', 'varchar',
 const ORDER_TYPES = [...KEY_TYPES, 'date', 'timestamp', 'timestamptz', 'float4', 'float8', 'bool']
 const JSON_TYPES = ['json', 'jsonb']
 
+function missing(names: TableNames): string {
+  return `there is no table ${tableName(names)} that this role can see`
+}
+
 interface Found {
   statements: TableStatements
   /** Columns of the result are JSON: a text is written as a JSON text. */
@@ -86,7 +90,7 @@ export class RecordTable {
   async faults(application: RunOnApplication): Promise<string[]> {
     const { rows } = await application.query(DESCRIBE_TABLE, [tableName(this.names)])
     const [row] = rows as Described[]
-    if (!row) return [`there is no table ${tableName(this.names)} that this role can see`]
+    if (!row) return [missing(this.names)]
     if (!['r', 'p'].includes(row.kind))
       return [`${tableName(this.names)} is not a table (views cannot be swept)`]
     const columns: Column[] = JSON.parse(jsonOf(row.columns))
@@ -103,9 +107,13 @@ export class RecordTable {
   async require(application: RunOnApplication): Promise<void> {
     const faults = await this.faults(application)
     if (faults.length === 0) return
+    const remedy = faults.includes(missing(this.names))
+      ? 'Create it, or let this role see its schema; the table of a file sweep is made when a file is loaded.'
+      : 'engine.sweep(sweep).migration() writes what is missing.'
+    const table = tableName(this.names)
     throw new TriphaseError(
       'SWEEP_TABLE',
-      `The table ${tableName(this.names)} cannot be swept: ${faults.join('; ')}. engine.sweep(sweep).migration() writes what is missing.`,
+      `The table ${table} cannot be swept: ${faults.join('; ')}. ${remedy}`,
     )
   }
 

@@ -97,6 +97,11 @@ test('the migration as a file of Kysely, up and down', async () => {
   }
 })
 
+test('a table that is missing is to be created, and not to be changed by the generated SQL', async () => {
+  const refused = control({ name: 'sweep_no_such_table' }).control.run()
+  await expect(refused).rejects.toThrow(/no table "sweep_no_such_table" that this role can see\. Create it/)
+})
+
 test('the migration as files of Knex and Drizzle', async () => {
   const { control: files } = control()
   expect(files.migration({ format: 'knex' })).toContain('export const config = { transaction: false }')
