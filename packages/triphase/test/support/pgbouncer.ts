@@ -1,3 +1,5 @@
+import { randomBytes } from 'node:crypto'
+import pg from 'pg'
 import { serverAddress } from './fault-proxy.ts'
 import { findProgram, freePort, reasonToSkip, ServerProgram } from './server-program.ts'
 
@@ -36,8 +38,8 @@ export interface PgBouncerOptions {
 const START_TRIES = 5
 
 /**
- * Starts a PgBouncer in transaction mode in front of the server of a URL. Logins are checked against the server's own
- * passwords, with that URL's role, so roles made later can log in too.
+ * Starts a PgBouncer in transaction mode in front of the server of a URL, whose role may make others. Logins are checked
+ * against the server's own passwords, so roles made later can log in too.
  *
  * @example
  * const pgbouncer = await startPgBouncer(directTestUrl(), { settings: { default_pool_size: 2 } })
@@ -46,19 +48,57 @@ const START_TRIES = 5
 export async function startPgBouncer(serverUrl: string, options: PgBouncerOptions = {}): Promise<PgBouncer> {
   if (!PROGRAM) throw new Error(NO_PGBOUNCER)
   const folder = await ServerProgram.folder('pgbouncer')
+  const reader = await PasswordReader.create(serverUrl)
   // The port may be taken between the system's choice and the start.
   for (let tries = 1; ; tries++) {
     const port = await freePort()
     const program = new ServerProgram(folder, [PROGRAM, `${folder}/pgbouncer.ini`], /process up/)
-    await program.write('pgbouncer.ini', iniOf(serverUrl, port, folder, options))
-    await program.write('users.txt', userLine(serverUrl))
+    await program.write('pgbouncer.ini', iniOf(serverUrl, port, folder, reader, options))
+    await program.write('users.txt', `${userLine(serverUrl)}${userLine(reader.url)}`)
     try {
       await program.start()
-      return new RunningPgBouncer(program, port)
+      return new RunningPgBouncer(program, port, reader)
     } catch (error) {
       if (tries < START_TRIES && /in use/.test(program.output)) continue
       await program.dispose()
+      await reader.drop()
       throw error
+    }
+  }
+}
+
+/**
+ * A role that only reads passwords. One that tests log in with shares its server connections with them: on such a
+ * connection a LISTEN of theirs is still in force, and PgBouncer 1.18 refuses a login ("bouncer config error") when a
+ * notification arrives in the middle of its question.
+ */
+class PasswordReader {
+  readonly name: string = `pooler_${randomBytes(4).toString('hex')}`
+  readonly url: string
+  readonly #serverUrl: string
+
+  private constructor(serverUrl: string) {
+    this.#serverUrl = serverUrl
+    this.url = Object.assign(new URL(serverUrl), { username: this.name, password: 'reads' }).href
+  }
+
+  static async create(serverUrl: string): Promise<PasswordReader> {
+    const reader = new PasswordReader(serverUrl)
+    await reader.#run(`CREATE ROLE ${reader.name} LOGIN SUPERUSER PASSWORD 'reads'`)
+    return reader
+  }
+
+  drop(): Promise<void> {
+    return this.#run(`DROP ROLE ${this.name}`)
+  }
+
+  async #run(statement: string): Promise<void> {
+    const client = new pg.Client(this.#serverUrl)
+    await client.connect()
+    try {
+      await client.query(statement)
+    } finally {
+      await client.end()
     }
   }
 }
@@ -66,10 +106,12 @@ export async function startPgBouncer(serverUrl: string, options: PgBouncerOption
 class RunningPgBouncer implements PgBouncer {
   readonly #program: ServerProgram
   readonly #port: number
+  readonly #reader: PasswordReader
 
-  constructor(program: ServerProgram, port: number) {
+  constructor(program: ServerProgram, port: number, reader: PasswordReader) {
     this.#program = program
     this.#port = port
+    this.#reader = reader
   }
 
   get log(): string {
@@ -101,12 +143,19 @@ class RunningPgBouncer implements PgBouncer {
     return this.#program.start()
   }
 
-  dispose(): Promise<void> {
-    return this.#program.dispose()
+  async dispose(): Promise<void> {
+    await this.#program.dispose()
+    await this.#reader.drop()
   }
 }
 
-function iniOf(serverUrl: string, port: number, folder: string, options: PgBouncerOptions): string {
+function iniOf(
+  serverUrl: string,
+  port: number,
+  folder: string,
+  reader: PasswordReader,
+  options: PgBouncerOptions,
+): string {
   const { host, port: serverPort } = serverAddress(serverUrl)
   const at = `host=${host} port=${serverPort}`
   const databases = { ...options.aliases, '*': '' }
@@ -117,7 +166,7 @@ function iniOf(serverUrl: string, port: number, folder: string, options: PgBounc
     pool_mode: 'transaction',
     auth_type: 'scram-sha-256',
     auth_file: `${folder}/users.txt`,
-    auth_user: decodeURIComponent(new URL(serverUrl).username),
+    auth_user: reader.name,
     auth_query: 'SELECT usename, passwd FROM pg_shadow WHERE usename = $1',
     max_client_conn: 2_000,
     default_pool_size: 20,
