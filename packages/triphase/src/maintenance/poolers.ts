@@ -1,6 +1,6 @@
 import pg from 'pg'
 import type { RunStatement } from '../store/insert.ts'
-import { backendOf, type ServerDescription } from '../store/server.ts'
+import { type ServerDescription, shareServerConnections } from '../store/server.ts'
 import type { Telemetry, TelemetryEvents } from '../telemetry.ts'
 
 export interface PoolerParts {
@@ -13,9 +13,6 @@ export interface PoolerParts {
   /** The application's pool has the engine's user and database. */
   sameUrl: boolean
 }
-
-/** Enough to see one server connection twice, where both ends draw from one pool that others use too. */
-const LOOKS = 5
 
 const SHARED_POOL =
   'The engine and the application use one pool of the pooler (the same user and database), so a busy application makes ' +
@@ -38,17 +35,6 @@ export async function lookForPooler(parts: PoolerParts): Promise<Pooling> {
 
 async function poolingOf(engine: RunStatement, heartbeat: RunStatement): Promise<Pooling> {
   return (await shareServerConnections(engine, heartbeat)) ? 'transaction' : 'session'
-}
-
-/**
- * Whether two connections that are open at the same time are served by one process of the server: then a pooler hands it
- * from the one to the other with each transaction, and settings of a session are not kept. Asks, and leaves nothing behind.
- */
-async function shareServerConnections(one: RunStatement, other: RunStatement): Promise<boolean> {
-  for (let looks = 0; looks < LOOKS; looks++) {
-    if ((await backendOf(one)) === (await backendOf(other))) return true
-  }
-  return false
 }
 
 /** Whether two URLs name one pool of a pooler: poolers keep one for each pair of user and database. */

@@ -5,6 +5,7 @@ import { type Hint, type Notifier, type NotifierContext, parseHint } from '../no
 import { type ConnectionListener, connectionFailure, Database } from '../store/database.ts'
 import { onEnginePool } from '../store/insert.ts'
 import { listenStatement, notify, STILL_THERE } from '../store/notify.ts'
+import { isBehindPooler, shareServerConnections } from '../store/server.ts'
 import { Poller } from './polling.ts'
 
 const RECONNECT_MS = [100, 250, 500, 1_000, 2_000, 4_000]
@@ -24,7 +25,8 @@ const POLL_AFTER = 3
  * as the engine runs.
  *
  * Each new connection is tried out: a notification is sent through the engine's pool and has to arrive. Where it does
- * not, that is said once (`notifier:changed`, `NOTIFICATIONS_LOST`), and the process polls as `pollingNotifier` does.
+ * not, or a pooler is seen that lends out the heartbeat's connection, that is said once (`notifier:changed`,
+ * `NOTIFICATIONS_LOST`), and the process polls as `pollingNotifier` does.
  *
  * @example
  * createEngine({ url: process.env.PGBOUNCER_URL, directUrl: process.env.DATABASE_URL, notifier: postgresNotifier() })
@@ -101,12 +103,27 @@ class Listening {
     }
     this.#listener = listener
     try {
+      if (await this.#isLentOut()) {
+        this.#poller.start()
+        this.#deaf(listener)
+        return
+      }
       this.#deafen = await this.#connection.listen(listenStatement(this.#context.database.schema), listener)
     } catch (error) {
       this.#lost(listener, error)
       return
     }
     if (this.#listener === listener && !this.#stopped) await this.#tryOut(listener)
+  }
+
+  /**
+   * Whether a pooler lends the heartbeat's connection to whoever has a transaction. A LISTEN would hear nothing, and stay
+   * behind on a connection that others get: PgBouncer logs a warning for each notification that arrives there.
+   */
+  async #isLentOut(): Promise<boolean> {
+    const { session, database } = this.#context
+    if (!session || !(await isBehindPooler(session))) return false
+    return shareServerConnections(onEnginePool(session), onEnginePool(database))
   }
 
   /** Sends a notification to itself, and polls until it has come back. Resolves soon in any case. */
@@ -226,7 +243,7 @@ interface Probe {
 function notificationsLost(): TriphaseError {
   return new TriphaseError(
     'NOTIFICATIONS_LOST',
-    'The database accepted LISTEN, but a notification did not come back: the URL leads through a transaction-mode ' +
+    'Notifications do not come through: the URL leads through a transaction-mode ' +
       'pooler, or to another database than the engine uses. Set directUrl to a URL around the pooler. Until then this ' +
       'process asks for work (with its heartbeat when idle, up to 1,200 times a minute while jobs come)',
   )

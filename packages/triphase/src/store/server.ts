@@ -15,6 +15,7 @@ const OLDEST = 14
 const DESCRIBE = /* sql */ `
 SELECT current_setting('server_version_num')::int AS number, current_setting('server_version') AS name,
        current_setting('DateStyle') AS date_style, pg_backend_pid() AS pid`
+const PROCESS_ID = /* sql */ `SELECT pg_backend_pid() AS pid`
 // The start time tells processes of different servers apart.
 const BACKEND = /* sql */ `
 SELECT pg_backend_pid() || ' since ' || extract(epoch FROM pg_postmaster_start_time()) AS backend`
@@ -50,8 +51,28 @@ interface DescribeRow {
   pid: number
 }
 
+/** Whether the server's process is not the one that was announced at login: a pooler stands between. */
+export async function isBehindPooler(database: Database): Promise<boolean> {
+  const { rows, announcedPid } = await database.queryAnnounced<{ pid: number }>(PROCESS_ID)
+  return announcedPid !== null && announcedPid !== rows[0]?.pid
+}
+
+/** Enough to see one server connection twice, where both ends draw from one pool that others use too. */
+const LOOKS = 5
+
+/**
+ * Whether two connections that are open at the same time are served by one process of the server: then a pooler hands it
+ * from the one to the other with each transaction, and settings of a session are not kept. Asks, and leaves nothing behind.
+ */
+export async function shareServerConnections(one: RunStatement, other: RunStatement): Promise<boolean> {
+  for (let looks = 0; looks < LOOKS; looks++) {
+    if ((await backendOf(one)) === (await backendOf(other))) return true
+  }
+  return false
+}
+
 /** Names the server's process that runs this very statement, among those of all servers. */
-export async function backendOf(run: RunStatement): Promise<string> {
+async function backendOf(run: RunStatement): Promise<string> {
   const [row] = (await run(BACKEND, [])) as { backend: string }[]
   return (row as { backend: string }).backend
 }

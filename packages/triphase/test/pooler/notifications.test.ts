@@ -54,6 +54,22 @@ describe.skipIf(NO_PGBOUNCER)('an engine behind PgBouncer', () => {
     expect(heard.changes).toHaveLength(1)
   })
 
+  test('leaves no LISTEN behind on a connection that others get', async (context) => {
+    const { scene, pgbouncer, urls } = await pooledScene(context)
+    const { url } = urls.engine
+    const engine = scene.engine({ ...urls, url, tasks: [task], queues: { default: 1 } })
+    const lost = engine.telemetry.next('notifier:changed')
+    await engine.start()
+    expect(await lost).toMatchObject({ error: { code: 'NOTIFICATIONS_LOST' } })
+    const notifying = scene.engine()
+    for (let sent = 0; sent < 5; sent++) {
+      const { id } = await notifying.enqueue(task, null)
+      await eventually(async () => (await engine.job(id))?.state === 'completed')
+    }
+    await engine.stop()
+    expect(pgbouncer.log).not.toMatch(/packet 'A' from server/)
+  })
+
   test('takes no notification for granted that comes while a heartbeat has the listening connection', async (context) => {
     const { scene, pgbouncer } = await pooledScene(context, { settings: { default_pool_size: 1 } })
     const proxy = await scene.proxy()
