@@ -64,11 +64,16 @@ const COMMANDS: readonly (readonly [api: string, command: string])[] = [
   ['Load one with loadFile first', 'Begin with: triphase sweep NAME load FILE'],
   ['ask for it to be replaced', 'add --replace'],
   ['engine.sweep(sweep).migration() writes', 'triphase sweep NAME migration prints'],
+  [' (loadFile creates that of a file sweep)', ''],
 ]
 
 /** A file's table is made when it is loaded. */
 const COMMANDS_OF_FILES: typeof COMMANDS = [
   ['engine.sweep(sweep).migration() writes', 'triphase sweep NAME load FILE makes'],
+  [
+    'Create it, or let this role see its schema (loadFile',
+    'triphase sweep NAME load FILE makes it (loadFile',
+  ],
 ]
 
 /** The sweep that something was done with. */

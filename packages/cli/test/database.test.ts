@@ -50,12 +50,20 @@ describe('a database that', () => {
     expect([code, stdout]).toEqual([EXIT.unexpected, ''])
   })
 
-  test('has another table than the sweep wants is told what is missing', async () => {
-    for (const verb of ['run', 'plan']) {
-      const { code, stderr } = await scene.run('sweep', 'misfit', verb)
-      expect(stderr).toMatch(/^SWEEP_TABLE: .*triphase sweep misfit migration prints what is missing\.\n$/)
-      expect(code).toBe(EXIT.database)
+  test('has not the table that the sweep wants, or another one, is told what is missing', async () => {
+    const refused = async (message: RegExp) => {
+      for (const verb of ['run', 'plan']) {
+        const { code, stderr } = await scene.run('sweep', 'misfit', verb)
+        expect(stderr).toMatch(message)
+        expect(code).toBe(EXIT.database)
+      }
     }
+    await refused(/^SWEEP_TABLE: .*no table .* Create it, or let this role see its schema\.\n$/)
+    await scene.pool.query(`CREATE TABLE ${scene.table}_missing (id int PRIMARY KEY)`)
+    onTestFinished(async () => {
+      await scene.pool.query(`DROP TABLE ${scene.table}_missing`)
+    })
+    await refused(/^SWEEP_TABLE: .*triphase sweep misfit migration prints what is missing\.\n$/)
   })
 
   describe('goes away during a run', () => {

@@ -71,7 +71,7 @@ describe('files', () => {
       /^FILE_FAULTS: broken\.csv cannot be loaded, and nothing of it was: line 3: /,
     ],
     [['export', 'results.csv'], 8, /^NO_FILE: .* Begin with: triphase sweep classify load FILE\.\n$/],
-    [['run'], 4, /^SWEEP_TABLE: .* triphase sweep classify load FILE makes what is missing\.\n$/],
+    [['run'], 4, /^SWEEP_TABLE: .* triphase sweep classify load FILE makes it\.\n$/],
   ])('%j is refused with %i', async (args, code, message) => {
     writeFileSync(file('broken.csv'), 'id,text\n1,one\n2\n')
     const ending = await classify(...args)

@@ -33,7 +33,7 @@ const describe = defineSweep({
     return ((await response.json()) as { answer: string }).answer
   },
 })
-const misfit = defineSweep({ name: 'misfit', table: { name: 'no_such_table', key: 'id' }, each: async () => null })
+const misfit = defineSweep({ name: 'misfit', table: { name: TEST_TABLE + '_missing', key: 'id' }, each: async () => null })
 const broken = defineSweep({ name: 'broken', table: { name: TEST_TABLE!, key: 'id', where: 'no_such_column' }, each: async () => null })
 const tasks: Sweep[] = [describe]
 if (TEST_MORE === 'misfits') tasks.push(misfit, broken)

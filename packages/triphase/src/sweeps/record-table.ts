@@ -108,7 +108,7 @@ export class RecordTable {
     const faults = await this.faults(application)
     if (faults.length === 0) return
     const remedy = faults.includes(missing(this.names))
-      ? 'Create it, or let this role see its schema; the table of a file sweep is made when a file is loaded.'
+      ? 'Create it, or let this role see its schema (loadFile creates that of a file sweep).'
       : 'engine.sweep(sweep).migration() writes what is missing.'
     const table = tableName(this.names)
     throw new TriphaseError(

@@ -25,7 +25,7 @@ async function stopUntilRescued(sleeper: StartedProcess, other: PgEngine): Promi
 
 async function historyOf(scene: Scene): Promise<{ id: string; claim_no: number; result: unknown }[]> {
   const rows = await scene.rows<{ id: string; claim_no: number; result: string }>(
-    `SELECT id::text, claim_no, result::text FROM triphase.job_history ORDER BY id`,
+    `SELECT id::text, claim_no, result::text FROM triphase.job_history ORDER BY job_history.id`,
   )
   return rows.map(({ id, claim_no, result }) => ({ id, claim_no, result: JSON.parse(result) }))
 }

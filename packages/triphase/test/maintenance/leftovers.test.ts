@@ -121,7 +121,9 @@ test('runs of sweeps that have long been over are deleted, but the latest of eac
   await page(ids.before, '900000001')
   await page(ids.stillWorkedOn, live)
   expect(await deleteLeftovers(scene.schema.database, WEEK_MS)).toBe(2)
-  const left = await scene.rows<{ id: string }>('SELECT id::text FROM triphase.sweep_run ORDER BY id')
+  const left = await scene.rows<{ id: string }>(
+    'SELECT id::text FROM triphase.sweep_run ORDER BY sweep_run.id',
+  )
   expect(left.map(({ id }) => id)).toEqual([ids.stillWorkedOn, ids.young, ids.latest, ids.alone, ids.open])
   expect(await scene.rows('SELECT run_id::text AS run FROM triphase.sweep_page')).toEqual([
     { run: ids.stillWorkedOn },

@@ -32,7 +32,9 @@ async function runWithPages(
      WHERE id IN (SELECT job_id FROM triphase.sweep_page)`,
     [processId],
   )
-  const rows = await database.query<{ id: string }>('SELECT id::text FROM triphase.sweep_page ORDER BY id')
+  const rows = await database.query<{ id: string }>(
+    'SELECT id::text FROM triphase.sweep_page ORDER BY sweep_page.id',
+  )
   return { runId, pageIds: rows.map(({ id }) => id) }
 }
 
