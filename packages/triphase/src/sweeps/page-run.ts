@@ -133,9 +133,13 @@ export class PageRun {
       return this.#finish()
     }
     const { state } = this.#permit
-    if (state === 'paused' || state === 'planned' || state === 'lost') return complete()
+    if (state === 'lost') return complete()
+    if (state === 'paused' || state === 'planned') {
+      await this.#tellAll()
+      return complete()
+    }
     if (state !== 'running') return this.#finish()
-    if (this.#permit.stopping) return snooze(0)
+    if (this.#permit.stopping) return this.#sleep(0)
     if (this.#permit.slowMs > STARVED_MS) return this.#sleep(this.#permit.slowMs)
     if (this.#records.drained) {
       const { dueAt } = this.#records
@@ -147,7 +151,7 @@ export class PageRun {
   }
 
   async #sleep(waitMs: number): Promise<Outcome> {
-    await this.beat()
+    await this.#tellAll()
     return snooze(Math.ceil(waitMs))
   }
 
@@ -160,6 +164,7 @@ export class PageRun {
 
   async #finish(): Promise<Outcome> {
     const { context, page, pageId } = this.#parts
+    await this.#beating
     // Breakers count the calls of short pages too.
     if (this.#permit.hasNews) await this.beat()
     await this.#endBeats()
@@ -316,6 +321,12 @@ export class PageRun {
       this.#wake()
     })
     return this.#beating
+  }
+
+  /** A beat that is under way does not know of the calls that have ended since. */
+  async #tellAll(): Promise<void> {
+    await this.#beating
+    await this.beat()
   }
 
   async #endBeats(): Promise<void> {

@@ -258,3 +258,34 @@ test.each([[-1], [1.5], [2 ** 60]])('a budget is not changed to %d calls', async
   await control.run()
   await expect(control.change({ budget: { calls } })).rejects.toMatchObject({ code: 'INVALID_OPTIONS' })
 })
+
+test.each(['pause', 'stop'] as const)('what calls have spent that end after a %s is counted', async (how) => {
+  await records.fill(20)
+  const gate = Promise.withResolvers<void>()
+  const sweep = defineSweep<{ id: string }>({
+    name: `spent-${how}`,
+    table,
+    concurrency: 4,
+    each: async (_record, { spend }) => {
+      await gate.promise
+      spend(1)
+    },
+  })
+  const engine = bench.engine({ tasks: [sweep], queues })
+  const watching = bench.engine().sweep(sweep)
+  await engine.start()
+  const control = engine.sweep(sweep)
+  await control.run()
+  await eventually(async () => expect(await watching.status()).toMatchObject({ calls: 4 }))
+  const ended = how === 'pause' ? control.pause() : engine.stop()
+  // The page has heard of it: it wants no more than it has.
+  await eventually(async () =>
+    expect(
+      await bench.schema.database.query('SELECT FROM triphase.sweep_page WHERE wanted = 4'),
+    ).toHaveLength(1),
+  )
+  gate.resolve()
+  await ended
+  await eventually(async () => expect(await records.counts()).toMatchObject({ done: 4 }))
+  await eventually(async () => expect(await watching.status()).toMatchObject({ done: 4, calls: 4, spent: 4 }))
+})
