@@ -49,6 +49,8 @@ export interface TableStatements {
   readonly boundaries: string
   /** Pending records of a page, as they are: `$1` after this place or null, `$2` up to this place or null, `$3` at most. */
   readonly pending: string
+  /** The record of the key `$1`, while it is pending. */
+  readonly pendingRecord: string
   /**
    * Marks records: `$1` the page that counts them, or null; arrays of `$2` results, `$3` errors (null: done), `$4`… the
    * columns of keys. Its one row says which of them were marked, by number from 1; null: all.
@@ -129,6 +131,7 @@ export function tableStatements(names: TableNames, shape: TableShape): TableStat
   const inPlace = placed.map(({ name }) => `t.${quoted(name)} ${order}`).join(', ')
   const keyText = textOf(shape.key)
   const keyFrom = (parameter: string) => rowFrom(parameter, shape.key)
+  const asRead = `t.*, ${keyText} AS triphasekey${names.order.length > 0 ? `, ${textOf(placed)} AS triphaseplace` : ''}`
   const isAfter = `($1::text IS NULL OR (${listed(placed)}) ${after} ${rowFrom('$1', placed)})`
   const isUpTo = `($2::text IS NULL OR (${listed(placed)}) ${upTo} ${rowFrom('$2', placed)})`
   const rowsOf = `json_to_recordset($1::text::json) AS m(${shape.key.map((_, index) => `k${index} text`).join(', ')})`
@@ -165,9 +168,13 @@ SELECT place FROM (
 
     // The same index.
     pending: /* sql */ `
-SELECT t.*, ${keyText} AS triphasekey${names.order.length > 0 ? `, ${textOf(placed)} AS triphaseplace` : ''} FROM ${table} t
+SELECT ${asRead} FROM ${table} t
 WHERE t.${status} = 'pending' AND ${isAfter} AND ${isUpTo} ${where}
 ORDER BY ${inPlace} LIMIT $3::int`,
+
+    // By the key's unique index.
+    pendingRecord: /* sql */ `
+SELECT ${asRead} FROM ${table} t WHERE t.${status} = 'pending' AND (${columns}) = ${keyFrom('$1')} ${where}`,
 
     // Locked by key, then updated by its place, since a join by key reads the whole table where that seems small (20,000
     // rows: 2.6 ms instead of 0.5). SKIP LOCKED: a row that somebody else has locked, or changed in this very moment,

@@ -85,6 +85,11 @@ export class PageRecords {
     return this.#tries.get(key) ?? NONE
   }
 
+  /** Whether it has been called before, and waited since. */
+  wasTried({ key }: PendingRecord): boolean {
+    return this.#tries.has(key)
+  }
+
   /** So many tries have failed, and the next is due after some time. */
   tryLater(record: PendingRecord, tries: number, delayMs: number): void {
     this.#tries.set(record.key, { tries, crashes: this.triesOf(record).crashes, dueMs: 0 })

@@ -228,29 +228,36 @@ export class PageRun {
   /** Written down before it is called: if the process dies now, this record was the cause. */
   async #alone(record: PendingRecord): Promise<void> {
     const isCause = this.#records.triesOf(record).crashes >= MOST_CRASHES
-    if (isCause || ((await this.#note(record.key)) && (await this.#pending(record.key)))) {
-      await this.#one(record)
-    }
+    // The claim that died may be alive after all, and have marked the record since it was read.
+    if (isCause || (await this.#note(record.key))) await (isCause ? this.#one(record) : this.#again(record))
     this.#cautious--
     if (this.#cautious === 0) await this.#note(null)
   }
 
   #one(record: PendingRecord): Promise<unknown> {
-    const { tries, crashes } = this.#records.triesOf(record)
+    const { crashes } = this.#records.triesOf(record)
     if (crashes >= MOST_CRASHES) {
       return this.#mark(record, null, `its process died ${crashes} times while it was called, alone`)
     }
-    return this.#callAndSettle(record, tries + 1)
+    if (this.#records.wasTried(record)) return this.#again(record)
+    this.#begin()
+    return this.#callAndSettle(record)
   }
 
-  async #callAndSettle(record: PendingRecord, attempt: number): Promise<void> {
-    await this.#settle(record, attempt, await this.#call(record, attempt))
-  }
-
-  /** The claim that died may be alive after all, and have marked the record since it was read. */
-  async #pending(key: string): Promise<boolean> {
+  /** While it waited for its next try it may have been changed, deleted, or marked: by others, or by a call given up. */
+  async #again({ key }: PendingRecord): Promise<void> {
     const { table, application } = this.#parts
-    return (await this.#persist(() => table.look(application, [key]))).get(key) === true
+    // Counted before it is looked at: others that look meanwhile must not use the same rest of a budget.
+    this.#begin()
+    const record = await this.#persist(() => table.pendingRecord(application, key))
+    if (record) return this.#callAndSettle(record)
+    this.#calls--
+    this.#permit.neverBegan()
+  }
+
+  async #callAndSettle(record: PendingRecord): Promise<void> {
+    const attempt = this.#records.triesOf(record).tries + 1
+    await this.#settle(record, attempt, await this.#caller.make(record, attempt))
   }
 
   #note(key: string | null): Promise<boolean> {
@@ -259,10 +266,9 @@ export class PageRun {
     return this.#persist(() => noteCalling(context.engine, page, key, this.#cautious))
   }
 
-  #call(record: PendingRecord, attempt: number): Promise<CallOutcome> {
+  #begin(): void {
     this.#calls++
     this.#permit.began()
-    return this.#caller.make(record, attempt)
   }
 
   #spend(amount: number): void {

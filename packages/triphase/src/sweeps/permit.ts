@@ -77,6 +77,12 @@ export class Permit {
     if (rate) this.#nextAt = Math.max(performance.now(), this.#nextAt) + 1_000 / rate
   }
 
+  /** What was counted as begun turned out to have nothing to call. */
+  neverBegan(): void {
+    this.#callsLeft++
+    this.#news.begun--
+  }
+
   /** When a wait that only time ends is over. */
   nextAt(now: number): number {
     const waits = [this.#slowUntil, this.#nextAt].filter((at) => at > now)

@@ -140,6 +140,12 @@ export class RecordTable {
     return (rows as Record<string, unknown>[]).map(recordOf)
   }
 
+  /** A record as it is now; null when it is not pending any more. */
+  async pendingRecord(application: RunOnApplication, key: string): Promise<PendingRecord | null> {
+    const [row] = await this.query<Record<string, unknown>>(application, 'pendingRecord', [key])
+    return row ? recordOf(row) : null
+  }
+
   /** Marks pending records; says of each whether this statement marked it. */
   async mark(
     application: RunOnApplication,

@@ -66,6 +66,51 @@ test('a database without room for marks is told, and waited for', async () => {
   }
 })
 
+test('a record that waits for its next try is called as it is then, if it is still pending', async () => {
+  await records.fill(100)
+  const calls: string[] = []
+  const [gate, firstFailed] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  let failed = 0
+  const sweep = defineSweep<{ id: string; body: string }>({
+    name: 'waiting',
+    table,
+    concurrency: 5,
+    backoff: { initial: '3s', max: '3s' },
+    each: async ({ id, body }, { attempt }) => {
+      calls.push(`${id}: ${body}`)
+      if (Number(id) <= 3 && attempt === 1) {
+        if (++failed === 3) firstFailed.resolve()
+        throw new Error('not yet')
+      }
+      // The page stays at work, so that nothing of it is read again.
+      await gate.promise
+    },
+  })
+  const engine = bench.engine({ tasks: [sweep], queues })
+  await engine.start()
+  const control = engine.sweep(sweep)
+  await control.run()
+  await firstFailed.promise
+  // Five others fill the slots until the gate opens.
+  await eventually(() => expect(calls).toHaveLength(8))
+  await records.pool.query(`
+    DELETE FROM ${records.name} WHERE id = 1;
+    UPDATE ${records.name} SET status = 'done' WHERE id = 2;
+    UPDATE ${records.name} SET body = 'mended' WHERE id = 3`)
+  await eventually(async () => {
+    const due = `SELECT FROM triphase.sweep_record_try WHERE due_at < clock_timestamp() - interval '200 ms'`
+    expect(await bench.schema.database.query(due)).toHaveLength(3)
+  })
+  gate.resolve()
+  expect(await control.settled()).toMatchObject({ state: 'completed', done: 98, calls: 101 })
+  expect(calls.filter((call) => /^[123]:/.test(call)).toSorted()).toEqual([
+    '1: record 1',
+    '2: record 2',
+    '3: mended',
+    '3: record 3',
+  ])
+})
+
 test('rows come, change and go all the time that a run works; nobody waits', async () => {
   await records.fill(2_000)
   const seen = new Set<string>()
