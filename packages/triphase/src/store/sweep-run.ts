@@ -40,6 +40,13 @@ WITH run AS (
 )
 SELECT queue FROM run`
 
+// A pass that has found no page yet finds one, should there be records by now: whoever was about to end the run by what
+// it had read finds the number changed. By sweep_run_open.
+const LOOK_AGAIN = /* sql */ `
+UPDATE triphase.sweep_run
+SET feed_no = feed_no + (pass_pages = 0)::int, fed = fed AND pass_pages > 0
+WHERE sweep = $1 AND state IN ('planned', 'running', 'paused') RETURNING id::text`
+
 // By the column: a plain `id` would be the text that is selected, and '9' the last of all.
 const LATEST = /* sql */ `
 SELECT r.id::text FROM triphase.sweep_run r WHERE r.sweep = $1 ORDER BY r.id DESC LIMIT 1`
@@ -243,6 +250,16 @@ export async function createRun(engine: EngineStatements, run: NewRun): Promise<
 /** Gives an open run a steward when it has none. */
 export async function reviveRun(engine: EngineStatements, id: string): Promise<boolean> {
   return (await engine.query(REVIVE, [id])).length > 0
+}
+
+/**
+ * Has the open run of a sweep see records that have become pending until now, before it completes.
+ *
+ * @returns the run; null: none is open.
+ */
+export async function lookAgain(engine: EngineStatements, sweep: string): Promise<string | null> {
+  const [row] = await engine.query<{ id: string }>(LOOK_AGAIN, [sweep])
+  return row?.id ?? null
 }
 
 export async function latestRun(engine: EngineStatements, sweep: string): Promise<string | null> {

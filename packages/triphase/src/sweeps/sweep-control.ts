@@ -7,6 +7,7 @@ import {
   endRun,
   findRun,
   latestRun,
+  lookAgain,
   pauseRun,
   type RunRow,
   resumeRun,
@@ -171,23 +172,21 @@ export class SweepControl {
     await table.require(application)
     const { name, queue, priority, concurrency, rate, budget } = settings
     const budgets = { callBudget: budget.calls, spendBudget: budget.spend }
-    const id = await createRun(engine, {
-      sweep: name,
-      queue,
-      priority,
-      concurrency,
-      rate,
-      ...budgets,
-      ...checked,
-    })
-    const runId = id ?? (await this.#latest())
-    if (id === null) {
-      if (Object.keys(checked).length > 0) await changeRun(engine, runId, checked)
-      await reviveRun(engine, runId)
+    const wanted = { sweep: name, queue, priority, concurrency, rate, ...budgets, ...checked }
+    let created = await createRun(engine, wanted)
+    let open: string | null = null
+    // A run that was open may have ended before it could be told.
+    while (created === null && open === null) {
+      open = await lookAgain(engine, name)
+      if (open === null) created = await createRun(engine, wanted)
+    }
+    if (open !== null) {
+      if (Object.keys(checked).length > 0) await changeRun(engine, open, checked)
+      await reviveRun(engine, open)
     }
     announce(queue)
     const { state } = await this.status()
-    return { runId, created: id !== null, state }
+    return { runId: (created ?? open) as string, created: created !== null, state }
   }
 
   /**
@@ -277,7 +276,12 @@ export class SweepControl {
   async retryErrors(
     which: { all: true } | { group: string } | { keys: readonly (readonly string[])[] },
   ): Promise<number> {
-    if ('keys' in which) return this.#retryKeys(which.keys)
+    const retried = 'keys' in which ? await this.#retryKeys(which.keys) : await this.#retryAll(which)
+    if (retried > 0) await lookAgain(this.#parts.engine, this.#sweep.name)
+    return retried
+  }
+
+  async #retryAll(which: { all: true } | { group: string }): Promise<number> {
     const group = 'group' in which ? which.group : null
     let [after, retried]: [string | null, number] = [null, 0]
     while (true) {

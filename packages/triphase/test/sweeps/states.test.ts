@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
+import { defineSweep } from '../../src/index.ts'
 import type { Database } from '../../src/store/database.ts'
 import {
   beginRun,
@@ -17,8 +18,10 @@ import {
 } from '../../src/store/sweep-run.ts'
 import { ARROWS, FINAL_STATES, shownState } from '../../src/sweeps/states.ts'
 import { useEngines } from '../support/engines.ts'
+import { useRecords } from './table-of-records.ts'
 
 const bench = useEngines()
+const records = useRecords('sweep_states_records')
 const LIMITS = { concurrency: 1, rate: null, callBudget: null, spendBudget: null }
 
 interface Model {
@@ -161,3 +164,31 @@ test.each([
   const alive = { slots: 0, hasSteward: false, hasProcess: false, hookWaits: false }
   expect(shownState({ ...alive, ...run })).toBe(shown)
 })
+
+test.each(['run', 'retryErrors'] as const)(
+  'records that are pending before %s are not left behind by a run that was about to complete',
+  async (verb) => {
+    const { database } = bench.schema
+    await records.fill(3)
+    await records.pool.query(`UPDATE ${records.name} SET status = 'error'`)
+    const sweep = defineSweep({
+      name: `late-${verb}`,
+      table: { name: records.name, key: 'id' },
+      each: async () => {},
+    })
+    const control = bench.engine({ tasks: [sweep] }).sweep(sweep)
+    const { runId } = await control.run()
+    await beginRun(database, runId, { count: 0, estimated: false })
+    // Its steward has read the table, and found nothing.
+    await feedRun(database, (await findRun(database, runId))!, [], { fed: true, priority: 2 })
+    const seen = (await findRun(database, runId))!
+    if (verb === 'run') {
+      await records.pool.query(`UPDATE ${records.name} SET status = 'pending'`)
+      expect(await control.run()).toMatchObject({ runId, created: false })
+    } else expect(await control.retryErrors({ all: true })).toBe(3)
+    expect(await completeRun(database, seen, null)).toBe(false)
+    const engine = bench.engine({ tasks: [sweep], queues: { default: 2 } })
+    await engine.start()
+    expect(await control.settled()).toMatchObject({ runId, state: 'completed', done: 3 })
+  },
+)
