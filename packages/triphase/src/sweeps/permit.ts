@@ -23,7 +23,8 @@ export class Permit {
   #slowUntil = 0
   #askedUntil = 0
   #asking: number | undefined
-  #nextAt = 0
+  /** When the last call began, or might have; undefined: it had no slots yet. */
+  #pacedFrom: number | undefined
   #callsLeft = Number.POSITIVE_INFINITY
   #spendLeft = Number.POSITIVE_INFINITY
   #newsSince = false
@@ -59,7 +60,7 @@ export class Permit {
   /** Whether a call may be begun now. */
   take(mostInRow: number): boolean {
     const now = performance.now()
-    if (!this.open || now < this.#slowUntil || now < this.#nextAt) return false
+    if (!this.open || now < this.#slowUntil || now < this.#paceAt) return false
     // What is left of a budget is being asked about, and may be another's by now.
     if (this.#asking !== undefined && Number.isFinite(this.#callsLeft)) return false
     return this.#callsLeft > 0 && this.#spendLeft > 0 && this.#news.trailing < mostInRow
@@ -73,8 +74,7 @@ export class Permit {
   began(): void {
     this.#callsLeft--
     this.#news.begun++
-    const rate = this.#answer?.rate
-    if (rate) this.#nextAt = Math.max(performance.now(), this.#nextAt) + 1_000 / rate
+    this.#pacedFrom = performance.now()
   }
 
   /** What was counted as begun turned out to have nothing to call. */
@@ -83,9 +83,15 @@ export class Permit {
     this.#news.begun--
   }
 
+  /** When the rate allows the next call. The first waits as long, or a rate would be nothing where pages are short. */
+  get #paceAt(): number {
+    const rate = this.#answer?.rate
+    return rate ? (this.#pacedFrom ?? 0) + 1_000 / rate : 0
+  }
+
   /** When a wait that only time ends is over. */
   nextAt(now: number): number {
-    const waits = [this.#slowUntil, this.#nextAt].filter((at) => at > now)
+    const waits = [this.#slowUntil, this.#paceAt].filter((at) => at > now)
     return waits.length > 0 ? Math.max(...waits) : Number.POSITIVE_INFINITY
   }
 
@@ -130,6 +136,7 @@ export class Permit {
   /** @param told what the beat has said; it is not said again. */
   learn(answer: BeatAnswer, sentAt: number, told: CallNews): void {
     this.#answer = answer
+    if (answer.slots > 0) this.#pacedFrom ??= performance.now()
     this.#asking = undefined
     this.#leaseUntil = sentAt + LEASE_MS
     this.#callsLeft = (answer.callsLeft ?? Number.POSITIVE_INFINITY) - (this.#news.begun - told.begun)
