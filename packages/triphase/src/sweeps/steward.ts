@@ -120,8 +120,15 @@ export class Steward {
     const { table, application } = this.#parts
     const estimate = await this.#persist(() => table.estimate(application))
     if (estimate > COUNTED) return { count: estimate, estimated: true }
-    const [row] = await this.#persist(() => table.query<{ count: string }>(application, 'pendingCount', []))
-    return { count: Number(row?.count ?? 0), estimated: false }
+    const count = () => table.query<{ count: string }>(application, 'pendingCount', [])
+    try {
+      const [row] = await this.#persist(count, (error) => mayPass(error) && !isTooSlow(error))
+      return { count: Number(row?.count ?? 0), estimated: false }
+    } catch (error) {
+      // It would be as slow next time, and the run would never begin.
+      if (isTooSlow(error)) return { count: estimate, estimated: true }
+      throw error
+    }
   }
 
   async #sample(run: RunRow): Promise<void> {
@@ -131,10 +138,15 @@ export class Steward {
     await keepSamples(this.#parts.context.engine, run.id, [...run.samples, sample].slice(-SAMPLES))
   }
 
-  #persist<Value>(work: () => Promise<Value>): Promise<Value> {
+  #persist<Value>(work: () => Promise<Value>, again: (error: unknown) => boolean = mayPass): Promise<Value> {
     const { context, settings } = this.#parts
-    return context.persist(`steward of sweep ${settings.name}`, work, mayPass)
+    return context.persist(`steward of sweep ${settings.name}`, work, again)
   }
+}
+
+/** The application's role has a statement_timeout. */
+function isTooSlow(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === '57014'
 }
 
 function recordsPerMs(run: RunRow): number {

@@ -66,6 +66,28 @@ test('a database without room for marks is told, and waited for', async () => {
   }
 })
 
+test('a run begins where counting its records takes longer than the application allows', async () => {
+  await records.fill(5)
+  const proxy = await startFaultProxy(serverAddress(testUrl()))
+  try {
+    const gate = Promise.withResolvers<void>()
+    const sweep = defineSweep({ name: 'slow-count', table, each: () => gate.promise })
+    const counting = /SELECT count\(\*\)::text .* = 'pending'/
+    proxy.onStatement(counting, 'error', { sqlstate: '57014', times: 1_000 })
+    const engine = bench.engine({ tasks: [sweep], queues, application: { url: proxy.url(testUrl()) } })
+    await engine.start()
+    const control = engine.sweep(sweep)
+    await control.run()
+    await eventually(async () =>
+      expect(await control.status()).toMatchObject({ state: 'running', totalEstimated: true }),
+    )
+    gate.resolve()
+    expect(await control.settled()).toMatchObject({ state: 'completed', total: 5, done: 5 })
+  } finally {
+    await proxy.close()
+  }
+})
+
 test('a record that waits for its next try is called as it is then, if it is still pending', async () => {
   await records.fill(100)
   const calls: string[] = []
