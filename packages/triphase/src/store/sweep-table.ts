@@ -11,6 +11,7 @@ export interface TableShape {
   order: readonly ColumnShape[]
   statusType: string
   resultType: string
+  /** With its length: a reason that is longer is cut, not refused. */
   errorType: string
   /** Its rows are in several tables, so that a place (ctid) is not one row's alone. */
   partitioned: boolean
@@ -242,7 +243,8 @@ export const DESCRIBE_TABLE: string = /* sql */ `
 SELECT c.relkind::text AS kind, c.relkind = 'p' OR c.relhassubclass AS partitioned,
   has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'UPDATE') AS allowed,
   (SELECT json_agg(json_build_object(
-      'name', a.attname, 'type', format_type(a.atttypid, -1), 'base', coalesce(b.typname, y.typname),
+      'name', a.attname, 'type', format_type(a.atttypid, -1),
+      'whole', format_type(a.atttypid, a.atttypmod), 'base', coalesce(b.typname, y.typname),
       'notNull', a.attnotnull, 'default', pg_get_expr(d.adbin, d.adrelid)))
     FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid LEFT JOIN pg_type b ON b.oid = y.typbasetype
     LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum

@@ -36,6 +36,8 @@ export interface Mark {
 interface Column {
   name: string
   type: string
+  /** With its length, where it has one. */
+  whole: string
   base: string
   notNull: boolean
   default: string | null
@@ -257,7 +259,7 @@ export class RecordTable {
       order: order.map(shaped),
       statusType: column(status).type,
       resultType: column(result).type,
-      errorType: column(error).type,
+      errorType: column(error).whole,
       partitioned,
     }
     return {

@@ -201,6 +201,29 @@ test('a result that the database refuses is an error of its record alone', async
   ])
 })
 
+test('a reason that is longer than its column is cut', async () => {
+  await records.fill(3)
+  await records.pool.query(`ALTER TABLE ${records.name} ALTER error_message TYPE varchar(20)`)
+  try {
+    const sweep = defineSweep({
+      name: 'long-reason',
+      table,
+      retries: 0,
+      each: async () => {
+        throw new Error('the file cannot be read: it is no image')
+      },
+    })
+    const engine = bench.engine({ tasks: [sweep], queues })
+    await engine.start()
+    const control = engine.sweep(sweep)
+    await control.run()
+    expect(await control.settled()).toMatchObject({ state: 'completed', errors: 3 })
+    expect(await records.rows('id = 1')).toMatchObject([{ error_message: 'the file cannot be r' }])
+  } finally {
+    await records.pool.query(`ALTER TABLE ${records.name} ALTER error_message TYPE text`)
+  }
+})
+
 test('a table that takes no marks fails the run, with the reason', async () => {
   await records.fill(50)
   await records.pool.query(
