@@ -57,6 +57,8 @@ export interface TableStatements {
    * columns of keys. Its one row says which of them were marked, by number from 1; null: all.
    */
   readonly mark: string
+  /** The same, but a row that somebody else has locked is an error (55P03). */
+  readonly markNow: string
   /** Of the records in `$1` (JSON rows of k1…), those that exist, and whether they are still pending. */
   readonly look: string
   readonly counts: string
@@ -142,18 +144,37 @@ export function tableStatements(names: TableNames, shape: TableShape): TableStat
   const keyArrays = keys.map((_, index) => `$${index + 4}::text[]`).join(', ')
   const keyNames = keys.map((_, index) => `k${index}`).join(', ')
 
-  const lock = `AND t.${status} = 'pending' FOR NO KEY UPDATE OF t SKIP LOCKED`
   // By the key's unique index: an array of keys, or a LATERAL for each, which nothing but an index can serve.
-  const held =
-    shape.key.length === 1
+  const held = (whereLocked: 'SKIP LOCKED' | 'NOWAIT') => {
+    const lock = `AND t.${status} = 'pending' FOR NO KEY UPDATE OF t ${whereLocked}`
+    return shape.key.length === 1
       ? `SELECT t.tableoid AS part, t.ctid AS place FROM ${table} t
   WHERE t.${keys[0]} = ANY ($4::text[]::${shape.key[0]?.type}[]) ${lock}`
       : `SELECT h.* FROM unnest(${keyArrays}) AS m(${keyNames})
   CROSS JOIN LATERAL (SELECT t.tableoid AS part, t.ctid AS place FROM ${table} t WHERE ${isRow} ${lock}) h`
+  }
   // A row that is not locked must not be waited for because another partition's row is in the same place.
   const isHeld = `t.ctid = ANY (ARRAY(SELECT place FROM held))${
     shape.partitioned ? ' AND (t.tableoid, t.ctid) IN (SELECT part, place FROM held)' : ''
   }`
+
+  // Locked by key, then updated by its place, since a join by key reads the whole table where that seems small (20,000
+  // rows: 2.6 ms instead of 0.5). SKIP LOCKED: a row that somebody else has locked, or changed in this very moment,
+  // holds up no other mark; it is tried again. Counted by a function, whose plan is kept.
+  const mark = (whereLocked: 'SKIP LOCKED' | 'NOWAIT') => /* sql */ `
+WITH held AS (
+  ${held(whereLocked)}
+), marked AS (
+  UPDATE ${table} t
+  SET ${status} = (CASE WHEN m.error IS NULL THEN 'done' ELSE 'error' END)::${shape.statusType},
+      ${result} = m.result::${shape.resultType}, ${error} = m.error::${shape.errorType}
+  FROM unnest($2::text[], $3::text[], ${keyArrays}) WITH ORDINALITY AS m(result, error, ${keyNames}, n)
+  WHERE ${isHeld} AND ${isRow} AND t.${status} = 'pending'
+  RETURNING m.n, m.error IS NULL AS is_done
+)
+SELECT CASE WHEN count(*) < cardinality($3::text[]) THEN coalesce(string_agg(n::text, ' '), '') END AS numbers,
+  triphase.sweep_count($1::bigint, count(*) FILTER (WHERE is_done), count(*) FILTER (WHERE NOT is_done))
+FROM marked`
 
   return {
     // By the partial index on the places of pending rows, from the cursor on.
@@ -177,23 +198,8 @@ ORDER BY ${inPlace} LIMIT $3::int`,
     pendingRecord: /* sql */ `
 SELECT ${asRead} FROM ${table} t WHERE t.${status} = 'pending' AND (${columns}) = ${keyFrom('$1')} ${where}`,
 
-    // Locked by key, then updated by its place, since a join by key reads the whole table where that seems small (20,000
-    // rows: 2.6 ms instead of 0.5). SKIP LOCKED: a row that somebody else has locked, or changed in this very moment,
-    // holds up no other mark; it is tried again. Counted by a function, whose plan is kept.
-    mark: /* sql */ `
-WITH held AS (
-  ${held}
-), marked AS (
-  UPDATE ${table} t
-  SET ${status} = (CASE WHEN m.error IS NULL THEN 'done' ELSE 'error' END)::${shape.statusType},
-      ${result} = m.result::${shape.resultType}, ${error} = m.error::${shape.errorType}
-  FROM unnest($2::text[], $3::text[], ${keyArrays}) WITH ORDINALITY AS m(result, error, ${keyNames}, n)
-  WHERE ${isHeld} AND ${isRow} AND t.${status} = 'pending'
-  RETURNING m.n, m.error IS NULL AS is_done
-)
-SELECT CASE WHEN count(*) < cardinality($3::text[]) THEN coalesce(string_agg(n::text, ' '), '') END AS numbers,
-  triphase.sweep_count($1::bigint, count(*) FILTER (WHERE is_done), count(*) FILTER (WHERE NOT is_done))
-FROM marked`,
+    mark: mark('SKIP LOCKED'),
+    markNow: mark('NOWAIT'),
 
     look: /* sql */ `
 SELECT ${keyText} AS recordkey, t.${status} = 'pending' AS pending FROM ${rowsOf} JOIN ${table} t ON ${isRow}`,

@@ -9,6 +9,10 @@ export type MarkOutcome = 'marked' | 'lost' | 'gone'
 
 const FIRST_PAUSE_MS = 50
 const LONGEST_PAUSE_MS = 2_000
+/** After a pause of this length it is asked whether it is a lock at all. */
+const SUSPICIOUS_PAUSE_MS = 400
+/** Once may be by chance: a row that was changed in that very moment. */
+const MOST_WITHOUT_EFFECT = 3
 
 /** Tries a write again for as long as its failures may pass. */
 type Persist = <Value>(work: () => Promise<Value>) => Promise<Value>
@@ -49,10 +53,27 @@ export class Marker {
 
   /** Somebody else has locked the row: other records' marks pass it meanwhile. */
   async #addAgain(mark: Mark): Promise<MarkOutcome> {
+    let withoutEffect = 0
     for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(LONGEST_PAUSE_MS, pauseMs * 2)) {
       await delay(pauseMs, undefined, { signal: this.#signal })
       const outcome = await this.#marks.add(mark)
       if (outcome !== 'locked') return outcome
+      if (pauseMs < SUSPICIOUS_PAUSE_MS) continue
+      const now = await this.#markNow(mark)
+      if (now === 'marked') return now
+      withoutEffect = now === 'locked' ? 0 : withoutEffect + 1
+      if (withoutEffect === MOST_WITHOUT_EFFECT) throw ignored(mark)
+    }
+  }
+
+  /** Says whether it is a lock that keeps the record pending. */
+  async #markNow(mark: Mark): Promise<'marked' | 'locked' | 'ignored'> {
+    try {
+      const [marked] = await this.#table.mark(this.#application, [mark], this.#pageId, { now: true })
+      return marked ? 'marked' : 'ignored'
+    } catch {
+      // Whatever else it is, the next mark meets it too.
+      return 'locked'
     }
   }
 
@@ -87,6 +108,13 @@ export class Marker {
     const reason = `${REFUSED}: ${storedError(error).message}`
     return this.#write([{ ...only, result: null, error: storable(reason) }])
   }
+}
+
+function ignored({ key }: Mark): TriphaseError {
+  return new TriphaseError(
+    'WRITE_REFUSED',
+    `The table does not take the mark of ${key}: nobody has locked the row, and the UPDATE changes nothing. Let the application's role update it (row-level security), and let no trigger drop the change.`,
+  )
 }
 
 const REFUSED = 'the database refused the result'

@@ -148,20 +148,26 @@ export class RecordTable {
     return row ? recordOf(row) : null
   }
 
-  /** Marks pending records; says of each whether this statement marked it. */
+  /**
+   * Marks pending records; says of each whether this statement marked it.
+   *
+   * @param options.now a locked row is an error (55P03), and not one that is left out.
+   */
   async mark(
     application: RunOnApplication,
     marks: readonly Mark[],
     pageId: string | null,
+    { now = false }: { now?: boolean } = {},
   ): Promise<boolean[]> {
     const { statements } = await this.#use(application)
+    const statement = now ? statements.markNow : statements.mark
     const values = [
       pageId,
       marks.map(({ result }) => result),
       marks.map(({ error }) => error),
       ...keyArrays(marks, this.names.key.length),
     ]
-    const { rows } = await application.query(application.text(statements.mark), values)
+    const { rows } = await application.query(application.text(statement), values)
     const [{ numbers }] = rows as [{ numbers: string | null }]
     if (numbers === null) return marks.map(() => true)
     const marked = new Set(String(numbers).split(' ').map(Number))

@@ -201,6 +201,35 @@ test('a result that the database refuses is an error of its record alone', async
   ])
 })
 
+test('a table that ignores marks, as by row-level security, fails the run instead of holding it for ever', async () => {
+  await records.fill(20)
+  const { schema } = bench.schema
+  const role = `sweep_reader_${process.pid}`
+  await records.pool.query(`
+    CREATE ROLE ${role} LOGIN PASSWORD 'secret'; GRANT SELECT, UPDATE ON ${records.name} TO ${role};
+    GRANT USAGE ON SCHEMA ${schema} TO ${role}; GRANT SELECT, UPDATE ON ${schema}.sweep_page TO ${role};
+    ALTER TABLE ${records.name} ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY readable ON ${records.name} FOR SELECT USING (true)`)
+  const url = new URL(testUrl())
+  url.username = role
+  url.password = 'secret'
+  const sweep = defineSweep({ name: 'ignored', table, concurrency: 3, each: async () => 'fine' })
+  const engine = bench.engine({ tasks: [sweep], queues, application: { url: url.href, size: 2 } })
+  try {
+    await engine.start()
+    const control = engine.sweep(sweep)
+    await control.run()
+    const status = await control.settled()
+    expect(status).toMatchObject({ state: 'failed', done: 0, calls: 3 })
+    expect(status.reason).toMatch(/does not take the mark of \["\d+"\].*row-level security/)
+  } finally {
+    await engine.stop({ graceMs: 0 })
+    await records.pool.query(`
+      DROP POLICY readable ON ${records.name}; ALTER TABLE ${records.name} DISABLE ROW LEVEL SECURITY;
+      DROP OWNED BY ${role}; DROP ROLE ${role}`)
+  }
+})
+
 test('a reason that is longer than its column is cut', async () => {
   await records.fill(3)
   await records.pool.query(`ALTER TABLE ${records.name} ALTER error_message TYPE varchar(20)`)
