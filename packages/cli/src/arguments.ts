@@ -83,7 +83,13 @@ export function keyOf(text: string): string[] {
   if (!text.startsWith('[')) return [text]
   const columns = parsed(text)
   const fits = Array.isArray(columns) && columns.length > 0 && columns.every(isColumn)
-  if (fits) return columns.map(String)
+  if (fits) {
+    const inexact = columns.find((column) => typeof column === 'number' && !isExact(column))
+    if (inexact === undefined) return columns.map(String)
+    throw new InvalidArgumentError(
+      `A number as long as ${inexact} is read exactly as a text only: put it in quotes.`,
+    )
+  }
   throw new InvalidArgumentError(`A key of several columns is a JSON array of them: '["17","de"]'.`)
 }
 
@@ -104,6 +110,11 @@ function parsed(text: string): unknown {
   } catch {
     return undefined
   }
+}
+
+/** JSON's numbers have some 15 digits: longer ones are read as others than were typed. */
+function isExact(value: number): boolean {
+  return Number.isSafeInteger(value) || (Math.abs(value) < 1e15 && String(value).length <= 16)
 }
 
 function isColumn(value: unknown): boolean {

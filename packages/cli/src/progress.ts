@@ -13,6 +13,8 @@ export interface Progress {
   update(status: SweepStatus): void
   /** Writes to stderr what does not belong to it, without spoiling it. */
   beside(text: string): void
+  /** The same, of what is for people alone. */
+  note(text: string): void
   /** Leaves the last state as it is. */
   stop(): void
 }
@@ -25,7 +27,7 @@ export function showProgress(name: string, output: Output, form?: ProgressForm):
   if (output.json) return new JsonLines(name, output)
   // A terminal without a width (a pseudo terminal that nobody looks at) has no place for a bar.
   const chosen = form ?? (process.stdout.isTTY && process.stdout.columns > 0 ? 'bar' : 'lines')
-  if (chosen === 'none') return { update: () => {}, beside: toStderr, stop: () => {} }
+  if (chosen === 'none') return { update: () => {}, beside: toStderr, note: toStderr, stop: () => {} }
   return chosen === 'bar' ? new Bar(name) : new Lines(name, output)
 }
 
@@ -50,6 +52,8 @@ class JsonLines implements Progress {
   beside(text: string): void {
     toStderr(text)
   }
+
+  note(): void {}
 
   stop(): void {}
 }
@@ -82,6 +86,10 @@ class Lines implements Progress {
     toStderr(text)
   }
 
+  note(text: string): void {
+    this.beside(text)
+  }
+
   stop(): void {}
 }
 
@@ -104,6 +112,10 @@ class Bar implements Progress {
     this.#draw.clear()
     toStderr(text)
     if (this.#text !== '') this.#draw(this.#text)
+  }
+
+  note(text: string): void {
+    this.beside(text)
   }
 
   stop(): void {

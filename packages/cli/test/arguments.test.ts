@@ -42,6 +42,7 @@ describe.concurrent('wrong arguments are refused before the config file is loade
     ['sweep x retry-errors', /one of --all, --group GROUP or --key/],
     ['sweep x retry-errors --all --group 5f0c', /one of --all, --group GROUP or --key/],
     ['sweep x retry-errors --key ["1"', /JSON array/],
+    ['sweep x retry-errors --key [9007199254740993,"de"]', /exactly as a text only: put it in quotes/],
     ['sweep x change', /Say what to change/],
     ['sweep x change --budget-calls some', /whole number/],
     ['sweep x status --wait', /belong to --follow/],

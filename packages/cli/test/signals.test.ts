@@ -28,6 +28,23 @@ test.each([
   expect(await scene.counts()).toEqual({ done: 30 })
 })
 
+test('with --json nothing but JSON is said, also when it is stopped', async () => {
+  const held = scene.api.hold()
+  const running = scene.start([...run, '--json'])
+  await eventually(() => scene.api.calls === 4)
+  running.signal('SIGINT')
+  // It is told of the stop when its page is to begin no more calls.
+  await eventually(async () => {
+    const { rows } = await scene.pool.query(`SELECT FROM ${scene.schema}.process WHERE stopping`)
+    expect(rows).toHaveLength(1)
+  })
+  void held.release()
+  const { code, stdout, stderr } = await running.ended
+  expect(code).toBe(EXIT.interrupted)
+  for (const line of `${stdout}${stderr}`.trim().split('\n'))
+    expect(() => JSON.parse(line), line).not.toThrow()
+})
+
 test('a second Ctrl-C ends it at once, and nothing is lost', async () => {
   scene.api.hold()
   const running = scene.start(run)

@@ -61,7 +61,7 @@ async function work(context: SweepContext, progress: Progress, wait: boolean): P
     const signal = await runEngine(engine, {
       queues: queuesFor(engine, sweep),
       onSignal: () =>
-        progress.beside('Stopping: calls under way may finish, and are marked. Again ends at once.'),
+        progress.note('Stopping: calls under way may finish, and are marked. Again ends at once.'),
       until: async (stopped) => {
         const over = AbortSignal.any([stopped, output.closed])
         last = await follow(control, { progress, wait, signal: over })
