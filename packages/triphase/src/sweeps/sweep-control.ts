@@ -252,11 +252,16 @@ export class SweepControl {
     }))
   }
 
-  /** Records that are marked as errors, in the order of their keys, after one of them. */
+  /**
+   * Records that are marked as errors, in the order of their keys, after one of them.
+   *
+   * @throws {TriphaseError} `INVALID_OPTIONS` for a key that has not the key's columns.
+   */
   async errors(
     options: { group?: string; after?: readonly string[]; limit?: number } = {},
   ): Promise<{ key: string[]; message: string | null }[]> {
     const { group = null, after, limit = 100 } = options
+    if (after) this.#requireKeys('after', [after])
     const values = [group, after ? JSON.stringify(after) : null, limit]
     const rows = await this.#sweep.table.query<{ recordkey: unknown; message: string | null }>(
       this.#parts.application,
@@ -297,14 +302,7 @@ export class SweepControl {
   }
 
   async #retryKeys(keys: readonly (readonly string[])[]): Promise<number> {
-    const columns = this.#sweep.settings.names.key
-    const odd = keys.find((key) => key.length !== columns.length)
-    if (odd) {
-      throw new TriphaseError(
-        'INVALID_OPTIONS',
-        `keys: ${JSON.stringify(odd)} is not a key of ${columns.join(', ')}: a text for each of these columns`,
-      )
-    }
+    this.#requireKeys('keys', keys)
     let retried = 0
     for (let from = 0; from < keys.length; from += KEYS_AT_A_TIME) {
       const some = keys.slice(from, from + KEYS_AT_A_TIME).map((key) => columnsOf(JSON.stringify(key)))
@@ -312,6 +310,17 @@ export class SweepControl {
       retried += rows.length
     }
     return retried
+  }
+
+  #requireKeys(option: string, keys: readonly (readonly string[])[]): void {
+    const columns = this.#sweep.settings.names.key
+    const odd = keys.find((key) => key.length !== columns.length)
+    if (odd) {
+      throw new TriphaseError(
+        'INVALID_OPTIONS',
+        `${option}: ${JSON.stringify(odd)} is not a key of ${columns.join(', ')}: a text for each of these columns`,
+      )
+    }
   }
 
   async #sampleOne(

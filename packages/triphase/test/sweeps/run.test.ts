@@ -240,6 +240,12 @@ test('errors are grouped by what they say, and can be tried again', async () => 
   const [large, unreadable] = groups
   const some = await control.errors({ group: large!.group, limit: 3, after: ['10'] })
   expect(some.map(({ key }) => key)).toEqual([['11'], ['12'], ['13']])
+  for (const after of [[], ['10', 'de']]) {
+    await expect(control.errors({ after })).rejects.toMatchObject({
+      code: 'INVALID_OPTIONS',
+      message: expect.stringContaining('is not a key of id'),
+    })
+  }
   good = true
   expect(await control.retryErrors({ keys: [['1'], ['41'], ['99']] })).toBe(2)
   expect(await control.retryErrors({ group: unreadable!.group })).toBe(19)
