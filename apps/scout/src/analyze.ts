@@ -54,6 +54,11 @@ function samples(): Images {
 }
 
 async function imagesIn(folder: string): Promise<Images> {
+  // A variable of a script that is not set: not a wish for whatever lies in the current folder.
+  if (folder === '') {
+    const message = 'The name of the folder is empty. Give a folder; . is the current one.'
+    throw new NoImagesError([{ code: 'FOLDER_MISSING', path: folder, message }])
+  }
   const root = path.resolve(folder)
   const { files, problems } = await listImages(root)
   if (files.length === 0) throw new NoImagesError(problems)

@@ -40,8 +40,6 @@ type Work = (
   task: AnalyseCapture,
 ) => Pick<CreateEngineOptions<pg.PoolClient>, 'tasks' | 'queues'>
 
-/** Of its own, so that neither waits behind the other. */
-export const SWEEP_QUEUE = 'sweeps'
 /** Jobs of a sweep: what drives it, and pages enough for its calls. */
 const SWEEP_JOBS = 4
 
@@ -63,7 +61,10 @@ export async function openBackend(
   }))
 }
 
-/** The same for a sweep; its jobs are the sweep's alone, so that an analysis that was interrupted stays where it is. */
+/**
+ * The same for a sweep, whose queue is called as it is. Its jobs are the sweep's alone: an analysis or another list that
+ * was interrupted stays where it is, and two lists at once do not take each other's jobs.
+ */
 export async function openSweepBackend<S extends Sweep>(
   settings: Settings,
   define: (parts: BackendParts) => S,
@@ -73,7 +74,7 @@ export async function openSweepBackend<S extends Sweep>(
   let sweep: S | undefined
   const backend = await open(settings, tell, signal, (parts) => {
     sweep = define(parts)
-    return { tasks: [sweep], queues: { [SWEEP_QUEUE]: SWEEP_JOBS } }
+    return { tasks: [sweep], queues: { [sweep.name]: SWEEP_JOBS } }
   })
   return { ...backend, sweep: sweep as S }
 }

@@ -1,10 +1,11 @@
 import { defineSweep, Permanent, pgTransactor, type Sweep } from 'triphase'
 import { z } from 'zod'
-import { SWEEP_QUEUE } from './backend.ts'
 import { captureToDescribe, replaceObservations } from './captures.ts'
 import { parseAnswer } from './models/answer.ts'
 import { callModel } from './models/call.ts'
 import type { CallParts } from './run-sweep.ts'
+
+const NAME = 'describe-captures'
 
 /**
  * Has the model look at captures again, with what their camera's profile says now. New observations take the place of the
@@ -19,8 +20,8 @@ export function describeCaptures({
 }: CallParts): Sweep<{ id: string }> {
   const { transaction } = pgTransactor(pool)
   return defineSweep({
-    name: 'describe-captures',
-    queue: SWEEP_QUEUE,
+    name: NAME,
+    queue: NAME,
     table: {
       name: 'scout.capture',
       key: 'id',

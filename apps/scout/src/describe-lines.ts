@@ -3,7 +3,6 @@ import path from 'node:path'
 import { defineFileSweep, type FileSweep } from '@triphase/files'
 import { Permanent } from 'triphase'
 import { z } from 'zod'
-import { SWEEP_QUEUE } from './backend.ts'
 import { download, downloadable } from './downloads.ts'
 import { readImageFile } from './image-folder.ts'
 import { type Observation, parseAnswer } from './models/answer.ts'
@@ -40,7 +39,7 @@ export function describeLines(
   return defineFileSweep<Line, Line>({
     name,
     table: `scout.${name.replace('-', '_')}`,
-    queue: SWEEP_QUEUE,
+    queue: name,
     line: z.object({ [column]: kind === 'url' ? urlText : someText }),
     resultColumns: ['labels', 'description', 'observations', 'model'],
     concurrency: settings.concurrency,

@@ -1,4 +1,5 @@
 import { Permanent, RetryAfter } from 'triphase'
+import { retryAfter } from './models/failures.ts'
 
 const LARGEST_BYTES = 50 * 2 ** 20
 const LONGEST_MS = 60_000
@@ -32,7 +33,8 @@ export async function download(url: URL, signal: AbortSignal): Promise<Uint8Arra
     if (late.aborted) throw new Error(`${url.host} did not send all of it within ${LONGEST_MS / 1_000} s.`)
     if (error instanceof StatusError) throw error
     const { cause, message } = error as Error
-    const code = cause instanceof Error && 'code' in cause ? String(cause.code) : message
+    const known = cause instanceof Error ? cause.message : message
+    const code = cause instanceof Error && 'code' in cause ? String(cause.code) : known
     throw new Error(`${url.host} cannot be reached (${code}).`)
   }
 }
@@ -45,8 +47,8 @@ function refuseStatus(url: URL, response: Response): void {
   const said = `${url.host} answered ${response.status}.`
   void response.body?.cancel().catch(() => {})
   if (response.status === 429 || response.status === 503) {
-    const seconds = Number(response.headers.get('retry-after') ?? Number.NaN)
-    throw new RetryAfter(Number.isFinite(seconds) ? seconds * 1_000 : UNKNOWN_DELAY_MS, said)
+    const delayMs = retryAfter(Object.fromEntries(response.headers), Date.now())
+    throw new RetryAfter(delayMs ?? UNKNOWN_DELAY_MS, said)
   }
   if (response.status >= 500 || PASSES.includes(response.status)) throw new StatusError(said)
   throw new Permanent(said)

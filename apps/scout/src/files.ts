@@ -1,4 +1,4 @@
-import { access, constants, realpath } from 'node:fs/promises'
+import { access, constants, realpath, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { columnsOf, exportFile, FileFaults, type FileSweep, loadFile } from '@triphase/files'
 import { TriphaseError } from 'triphase'
@@ -182,6 +182,9 @@ async function outputFor(file: string, given: string | undefined): Promise<strin
       'OUTPUT_IS_INPUT',
       'The results would take the place of the list. Give --output another file.',
     )
+  }
+  if ((await stat(output).catch(() => null))?.isDirectory()) {
+    throw new ListError('OUTPUT_IS_FOLDER', `${output} is a folder. Give --output a file in it.`)
   }
   const folder = path.dirname(output)
   await access(folder, constants.W_OK).catch((cause: unknown) => {

@@ -37,6 +37,9 @@ export type FileContent =
 
 const IMAGE_NAME = /\.(jpe?g|png|webp)$/i
 const LARGEST_FILE = 512 * 1024 * 1024
+// Where a name is no UTF-8, Node shows this for its bytes, and finds nothing of that name.
+const NO_UTF8 = '\uFFFD'
+const RENAME = 'has a name that is not UTF-8, as from an old disk or archive. Rename it.'
 
 /**
  * Lists the images in a folder and the folders in it, by name: .jpg, .jpeg, .png, .webp in any case. Symbolic links
@@ -123,6 +126,7 @@ export async function readImageFile(file: string): Promise<FileContent> {
     return { ok: true, bytes: await handle.readFile() }
   } catch (error) {
     const errno = errnoOf(error)
+    if (errno === 'ENOENT' && file.includes(NO_UTF8)) return refuse('FILE_UNREADABLE', RENAME)
     if (errno === 'ENOENT') return refuse('FILE_MISSING', 'does not exist any more.')
     return refuse('FILE_UNREADABLE', `cannot be read (${errno}). Check its permissions and the disk.`)
   } finally {
@@ -132,6 +136,7 @@ export async function readImageFile(file: string): Promise<FileContent> {
 
 function folderProblem(folder: string, error: unknown): PathProblem {
   const errno = errnoOf(error)
+  if (errno === 'ENOENT' && folder.includes(NO_UTF8)) return problem('FOLDER_UNREADABLE', folder, RENAME)
   if (errno === 'ENOENT') return problem('FOLDER_MISSING', folder, 'does not exist. Check the path.')
   if (errno === 'ENOTDIR')
     return problem('FOLDER_NOT_A_FOLDER', folder, 'is not a folder. Give the folder that the images are in.')

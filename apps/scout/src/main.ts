@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import { Command, Option } from 'commander'
 import { analyze } from './analyze.ts'
 import { type BackfillOptions, backfill } from './backfill.ts'
@@ -7,8 +8,11 @@ import { printable } from './terminal.ts'
 
 const EXIT_MS = 3_000
 
+const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'))
+
 const program = new Command('npm run scout --')
   .description('Camera analysis on Triphase: images in, observations out.')
+  .version(version)
   .showHelpAfterError()
 
 program

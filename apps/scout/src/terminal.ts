@@ -25,7 +25,11 @@ export function lastPart(text: string, width: number): string {
 /** The text, or as much of its beginning as fits into `width` columns. */
 export function firstPart(text: string, width: number): string {
   if (widthOf(text) <= width) return text
-  let kept = [...text]
-  while (kept.length > 0 && widthOf(kept.join('')) > width - 1) kept = kept.slice(0, -1)
-  return `${kept.join('')}…`
+  // From the front: what a model says may be 40,000 characters long, of which a line shows a hundred.
+  let kept = ''
+  for (const character of text) {
+    if (widthOf(kept + character) > width - 1) break
+    kept += character
+  }
+  return `${kept}…`
 }

@@ -25,6 +25,21 @@ async function asOrdinaryUser<T>(act: () => Promise<T>): Promise<T> {
   }
 }
 
+// macOS refuses such names.
+test.runIf(process.platform === 'linux')('a name that is not UTF-8 is told as that', async () => {
+  const folder = await temporaryFolder()
+  const latin1 = (name: string) => Buffer.concat([Buffer.from(`${folder}/`), Buffer.from(name, 'latin1')])
+  await mkdir(latin1('gr\u00fcn'))
+  await writeFile(latin1('gr\u00fcn.png'), 'x')
+  const { files, problems } = await listImages(folder)
+  const reason = 'has a name that is not UTF-8, as from an old disk or archive. Rename it.'
+  expect(problems.map(({ message }) => message)).toEqual([`${folder}/gr\uFFFDn ${reason}`])
+  expect(await readImageFile(files[0]!)).toMatchObject({
+    ok: false,
+    problem: { code: 'FILE_UNREADABLE', message: `${folder}/gr\uFFFDn.png ${reason}` },
+  })
+})
+
 describe('listing a folder', () => {
   test('finds images in it and below, in any case, in a stable order', async () => {
     const folder = await folderWith(

@@ -50,6 +50,17 @@ describe('the table', () => {
     expect(table).toMatch(/name\.jpg │ completed │ ein lang.*(\+\d+ more|…) +│/)
   })
 
+  test('is not held up by labels that are whole sentences', () => {
+    const sentence = 'a person in a red jacket who walks a small dog along the pavement. '
+      .repeat(3)
+      .slice(0, 200)
+    const labels = Array.from({ length: 200 }, (_, index): [string, number] => [`${sentence}${index}`, 0.5])
+    const images = Array.from({ length: 20 }, (_, index) => image(`${index}.jpg`, seen(...labels)))
+    expect(imageTable(images, { columns: 80, rows: 20 })).toMatch(
+      /│ 0\.jpg +│ completed │ a person in a red [^│]*… │/,
+    )
+  })
+
   test('shows so many images and counts the others', () => {
     const images = Array.from({ length: 9 }, (_, index) => image(`${index}.jpg`))
     expect(imageTable(images, { columns: 80, rows: 4 })).toMatch(/│ 3\.jpg.*\n.*\n… and 5 more; all are in/)

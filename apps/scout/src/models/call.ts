@@ -1,6 +1,7 @@
 import { AISDKError } from '@ai-sdk/provider'
 import { type FilePart, generateText, Output, type TextPart } from 'ai'
 import { prepareForModel } from '../images.ts'
+import type { Secret } from '../settings.ts'
 import { answerSchema, storableText } from './answer.ts'
 import { DETECTOR_PROVIDER } from './detector/language-model.ts'
 import { classifyFailure, ModelCallError } from './failures.ts'
@@ -52,6 +53,8 @@ export interface TokenUsage {
 // Hundreds of times a useful answer. A model that repeats itself without end must not fill the database.
 const LONGEST_ANSWER = 200_000
 const LONGEST_NAME = 200
+// Shorter ones are words, such as the `none` that local servers are given.
+const SHORTEST_SECRET = 8
 
 const LOOK = 'You look at one image from a camera and report what you observe, as JSON only:'
 const READ =
@@ -95,7 +98,9 @@ export async function callModel(model: VisionModel, call: ModelCall): Promise<Ra
     providerOptions: { [DETECTOR_PROVIDER]: { labels: [...(call.profile.labels ?? [])] } },
   }).catch((error) => {
     call.signal.throwIfAborted()
-    throw AISDKError.isInstance(error) ? new ModelCallError(classifyFailure(error)) : error
+    if (!AISDKError.isInstance(error)) throw error
+    const failure = classifyFailure(error)
+    throw new ModelCallError({ ...failure, message: withoutKey(failure.message, model.key) })
   })
   const { usage, response } = result.finalStep
   const { inputTokens, outputTokens } = usage
@@ -118,4 +123,10 @@ async function contentOf(call: ModelCall): Promise<FilePart | TextPart> {
 
 function question({ prompt, labels }: AnalysisProfile): string {
   return labels && labels.length > 0 ? `${prompt}\nReport only these labels: ${labels.join(', ')}.` : prompt
+}
+
+/** Servers repeat the key that they refuse, and it need not look like one. */
+function withoutKey(message: string, key: Secret | null): string {
+  const text = key?.reveal() ?? ''
+  return text.length < SHORTEST_SECRET ? message : message.replaceAll(text, '[secret]')
 }

@@ -56,6 +56,8 @@ export class ModelCallError extends Error {
   }
 }
 
+// A server that says "now" for as long as it refuses would be asked hundreds of times a second, and no attempt counts.
+const SHORTEST_DELAY_MS = 1_000
 const LONGEST_DELAY_MS = 3_600_000
 const LONGEST_TEXT = 4_000
 const LONGEST_REASON = 300
@@ -192,8 +194,11 @@ function usageOf({ usage }: NoObjectGeneratedError): TokenUsage | null {
   return usage ? { inputTokens: usage.inputTokens ?? null, outputTokens: usage.outputTokens ?? null } : null
 }
 
-/** `retry-after-ms` (OpenAI), or `Retry-After` as seconds or as a date; null when there is none that can be read. */
-function retryAfter(headers: Record<string, string>, now: number): number | null {
+/**
+ * `retry-after-ms` (OpenAI), or `Retry-After` as seconds or as a date: milliseconds, a second to an hour; null when there
+ * is none that can be read.
+ */
+export function retryAfter(headers: Record<string, string>, now: number): number | null {
   const exact = headers['retry-after-ms']
   const usual = headers['retry-after']
   const delay = [
@@ -202,7 +207,7 @@ function retryAfter(headers: Record<string, string>, now: number): number | null
     usual === undefined ? Number.NaN : Date.parse(usual) - now,
   ].find((milliseconds) => Number.isFinite(milliseconds))
   if (delay === undefined) return null
-  return Math.min(LONGEST_DELAY_MS, Math.max(0, Math.round(delay)))
+  return Math.min(LONGEST_DELAY_MS, Math.max(SHORTEST_DELAY_MS, Math.round(delay)))
 }
 
 function reasonOf(error: unknown): string {

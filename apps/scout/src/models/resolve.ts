@@ -2,7 +2,7 @@ import { createAnthropic } from '@ai-sdk/anthropic'
 import { createOpenAI } from '@ai-sdk/openai'
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible'
 import type { LanguageModelV4 } from '@ai-sdk/provider'
-import type { ModelChoice } from '../settings.ts'
+import type { ModelChoice, Secret } from '../settings.ts'
 import { Detector } from './detector/detector.ts'
 import { detectorModel } from './detector/language-model.ts'
 
@@ -13,6 +13,8 @@ export interface VisionModel {
   /** Whether it runs in this process and costs nothing. */
   readonly local: boolean
   readonly languageModel: LanguageModelV4
+  /** What no message may repeat. */
+  readonly key: Secret | null
   /** Ends what runs in the background for it. Calls that still run are refused. */
   close(): Promise<void>
 }
@@ -22,10 +24,10 @@ export function resolveModel(choice: ModelChoice): VisionModel {
   if (choice.provider === 'detector') {
     const detector = new Detector()
     const close = () => detector.close()
-    return { name: 'local:coco-ssd', local: true, languageModel: detectorModel(detector), close }
+    return { name: 'local:coco-ssd', local: true, languageModel: detectorModel(detector), key: null, close }
   }
   const name = `${choice.provider}:${choice.model}`
-  return { name, local: false, languageModel: remoteModel(choice), close: async () => {} }
+  return { name, local: false, languageModel: remoteModel(choice), key: choice.key, close: async () => {} }
 }
 
 type RemoteChoice = Exclude<ModelChoice, { provider: 'detector' }>

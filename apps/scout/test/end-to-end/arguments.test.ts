@@ -1,6 +1,7 @@
 import { chmod, mkdir, rm, symlink, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
+import manifest from '../../package.json' with { type: 'json' }
 import { setScene } from '../support/scene.ts'
 import { spawnScout } from '../support/scout-process.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
@@ -29,15 +30,22 @@ describe.concurrent('a wrong command line', () => {
     const folder = await temporaryFolder(onTestFinished)
     await mkdir(path.join(folder, 'empty'))
     await writeFile(path.join(folder, 'file.jpg'), 'text')
-    const outcomes = ['missing', 'file.jpg', 'empty'].map((name) => {
-      return spawnScout(['analyze', path.join(folder, name)], onTestFinished, { env: NOWHERE }).ended
+    const places = [...['missing', 'file.jpg', 'empty'].map((name) => path.join(folder, name)), '']
+    const outcomes = places.map((place) => {
+      return spawnScout(['analyze', place], onTestFinished, { env: NOWHERE }).ended
     })
     const refused = (errors: string) => ({ code: 1, signal: null, output: '', errors })
     expect(await Promise.all(outcomes)).toEqual([
       refused(`${folder}/missing does not exist. Check the path.\n`),
       refused(`${folder}/file.jpg is not a folder. Give the folder that the images are in.\n`),
       refused(`${folder}/empty has no images in it. Scout looks for .jpg, .jpeg, .png and .webp files.\n`),
+      refused('The name of the folder is empty. Give a folder; . is the current one.\n'),
     ])
+  })
+
+  test('its version is told', async ({ onTestFinished }) => {
+    const { code, output } = await spawnScout(['--version'], onTestFinished, { env: NOWHERE }).ended
+    expect({ code, output }).toEqual({ code: 0, output: `${manifest.version}\n` })
   })
 
   test('wrong settings are all named', async ({ onTestFinished }) => {

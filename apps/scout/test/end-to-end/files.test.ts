@@ -254,6 +254,25 @@ describe.concurrent('files', () => {
     expect((await results(it.output)).map(({ id, status }) => [id, status])).toEqual([['7', 'done']])
   })
 
+  test("two lists at once do not take each other's jobs, nor does one that was interrupted", async ({
+    onTestFinished,
+  }) => {
+    const it = await texts(30, onTestFinished)
+    const ask = (prompt: string) => it.run({}, '--prompt', prompt, '--output', `${it.file}.${prompt}.csv`)
+    await it.model.behave({ behaviour: { kind: 'hold' } })
+    const interrupted = ask('one')
+    await it.model.calls(1)
+    await interrupted.kill()
+    const lists = [ask('two'), ask('three')]
+    await Promise.all(lists.map((scout) => scout.says(/^30 lines of/m)))
+    await it.model.release()
+    for (const { code, output, errors } of await Promise.all(lists.map(({ ended }) => ended))) {
+      expect({ code, errors }).toEqual({ code: 0, errors: '' })
+      expect(output).not.toContain('has no task')
+    }
+    expect(await ask('one').ended).toMatchObject({ code: 0, errors: '' })
+  })
+
   test('goes on when the database comes back', async ({ onTestFinished }) => {
     const it = await texts(12, onTestFinished)
     const proxy = await startFaultProxy(serverAddress(it.database.url))
@@ -281,6 +300,10 @@ describe.concurrent('files', () => {
     [['files', 'list.txt', '--column', 'text'], /What is .*list\.txt\?/],
     [['files', 'list.csv', '--column', 'text', '--delimiter', ';;'], /delimiter: one character/],
     [['files', 'list.csv', '--column', 'text', '--output', 'list.csv'], /take the place of the list/],
+    [
+      ['files', 'list.csv', '--column', 'text', '--output', '/tmp'],
+      /^\/tmp is a folder\. Give --output a file/,
+    ],
     [
       ['files', 'list.csv', '--column', 'text', '--output', 'nowhere/out.csv'],
       /cannot be written into .*nowhere/,

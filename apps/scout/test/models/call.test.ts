@@ -165,6 +165,18 @@ describe.each(Object.keys(choices))('a call through the real provider: %s', (pro
     }
   })
 
+  test('a key that looks like a word is not repeated either', async () => {
+    const choice = { ...choices[provider]!(server.url), key: new Secret('correcthorse') } as ModelChoice
+    const body = JSON.stringify({
+      type: 'error',
+      error: { type: 'x', message: 'no token correcthorse here' },
+    })
+    await server.behave({ behaviour: { kind: 'status', status: 500, body } })
+    expect(await failureOf(resolveModel(choice))).toMatchObject({
+      message: expect.stringContaining('no token [secret] here'),
+    })
+  })
+
   test('a server that is away is a passing failure', async () => {
     expect(await failureOf(resolveModel(choices[provider]!('http://127.0.0.1:1/v1')))).toMatchObject({
       kind: 'transient',

@@ -134,3 +134,11 @@ test.each([
   }
   expect(covered.every((value) => value === 1)).toBe(true)
 })
+
+test.each([
+  [1024, 1],
+  [1024, 12],
+  [5, 1024],
+])('a strip of %i x %i is not looked at hundreds of times', (width, height) => {
+  expect(tilesOf(width, height)).toEqual([])
+})

@@ -48,9 +48,12 @@ describe('a failure of the model server', () => {
   const now = Date.parse('2025-01-01T00:00:00Z')
   test.each([
     [429, { 'retry-after': '7' }, 7_000],
-    [429, { 'retry-after': '0.5' }, 500],
+    [429, { 'retry-after': '1.5' }, 1_500],
+    [429, { 'retry-after': '0' }, 1_000],
+    [429, { 'retry-after': '-5' }, 1_000],
+    [429, { 'retry-after-ms': '20' }, 1_000],
     [429, { 'retry-after': 'Wed, 01 Jan 2025 00:00:30 GMT' }, 30_000],
-    [429, { 'retry-after': 'Wed, 01 Jan 2020 00:00:30 GMT' }, 0],
+    [429, { 'retry-after': 'Wed, 01 Jan 2020 00:00:30 GMT' }, 1_000],
     [429, { 'retry-after': '7', 'retry-after-ms': '6500' }, 6_500],
     [429, { 'retry-after': 'soon' }, null],
     [429, {}, null],
