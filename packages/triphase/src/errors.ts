@@ -73,6 +73,7 @@ export class Permanent extends Error {
 }
 
 const UNKNOWN_DELAY_MS = 30_000
+const NO_DELAY_MS = 1_000
 
 /**
  * Throw it from a handler when the other side said when to come back (429 with Retry-After): the job is retried
@@ -82,12 +83,13 @@ const UNKNOWN_DELAY_MS = 30_000
  * if (response.status === 429) throw new RetryAfter(Number(response.headers.get('retry-after') ?? 30) * 1000)
  */
 export class RetryAfter extends Error {
-  /** Milliseconds to wait; 30,000 for what is no number, such as a header that is a date. */
+  /** Milliseconds to wait; 30,000 for what is no number, such as a header that is a date, and 1,000 for 0 or less. */
   readonly delayMs: number
 
   constructor(delayMs: number, message?: string, options?: { cause?: unknown }) {
     // At once would be a loop that no attempt ends, at the cost of whoever asked for a pause.
-    const waitMs = Number.isNaN(delayMs) ? UNKNOWN_DELAY_MS : Math.max(0, delayMs)
+    const known = delayMs > 0 ? delayMs : NO_DELAY_MS
+    const waitMs = Number.isNaN(delayMs) ? UNKNOWN_DELAY_MS : known
     super(message ?? `asked to come back in ${waitMs} ms`, options)
     this.name = 'RetryAfter'
     this.delayMs = waitMs

@@ -62,8 +62,9 @@ test('each kind of failure is an Error with its name and cause', () => {
 
 test.each([
   [1_500, 1_500],
-  [0, 0],
-  [-1, 0],
+  [0.5, 0.5],
+  [0, 1_000],
+  [-1, 1_000],
   [Number.NaN, 30_000],
 ])('RetryAfter(%d) waits %d ms', (given, delayMs) => {
   expect(new RetryAfter(given).delayMs).toBe(delayMs)

@@ -115,13 +115,16 @@ describe('RetryAfter', () => {
     expect(await job.engine.attempts(job.id)).toMatchObject(Array(3).fill({ outcome: 'retried', attempt: 1 }))
   })
 
-  test.each([[0], [-5]])('of %d ms comes back at once', async (delayMs) => {
-    let calls = 0
-    const job = await runTo('completed', () => {
-      if (++calls === 1) throw new RetryAfter(delayMs)
-    })
-    expect(job.finishedAt!.getTime() - job.insertedAt.getTime()).toBeLessThan(3_000)
-  })
+  test.each([[0], [-5]])(
+    'of %d ms comes back after a second: at once it would be a loop without end',
+    async (delayMs) => {
+      let calls = 0
+      const job = await runTo('completed', () => {
+        if (++calls === 1) throw new RetryAfter(delayMs)
+      })
+      expect(job.finishedAt!.getTime() - job.insertedAt.getTime()).toBeGreaterThan(950)
+    },
+  )
 
   test.each([[1e300], [Number.POSITIVE_INFINITY]])(
     'of %d ms is a long wait, and not an error',
