@@ -1,6 +1,8 @@
 import { createLogUpdate } from 'log-update'
 import type { SweepStatus } from 'triphase'
+import type { Results } from './json.ts'
 import type { Output } from './output.ts'
+import type { Explanation } from './problem.ts'
 import { countsText, paceParts, stateLine } from './status-text.ts'
 import { grouped, printable } from './words.ts'
 
@@ -15,6 +17,8 @@ export interface Progress {
   beside(text: string): void
   /** The same, of what is for people alone. */
   note(text: string): void
+  /** The database is away, and is waited for. */
+  waiting(away: Explanation): void
   /** Leaves the last state as it is. */
   stop(): void
 }
@@ -27,7 +31,14 @@ export function showProgress(name: string, output: Output, form?: ProgressForm):
   if (output.json) return new JsonLines(name, output)
   // A terminal without a width (a pseudo terminal that nobody looks at) has no place for a bar.
   const chosen = form ?? (process.stdout.isTTY && process.stdout.columns > 0 ? 'bar' : 'lines')
-  if (chosen === 'none') return { update: () => {}, beside: toStderr, note: toStderr, stop: () => {} }
+  if (chosen === 'none')
+    return {
+      update: () => {},
+      beside: toStderr,
+      note: toStderr,
+      waiting: (away) => toStderr(inWords(away)),
+      stop: () => {},
+    }
   return chosen === 'bar' ? new Bar(name) : new Lines(name, output)
 }
 
@@ -54,6 +65,11 @@ class JsonLines implements Progress {
   }
 
   note(): void {}
+
+  waiting({ code, message }: Explanation): void {
+    const error: Results['error'] = { error: { code, message } }
+    toStderr(JSON.stringify(error))
+  }
 
   stop(): void {}
 }
@@ -90,6 +106,10 @@ class Lines implements Progress {
     this.beside(text)
   }
 
+  waiting(away: Explanation): void {
+    this.beside(inWords(away))
+  }
+
   stop(): void {}
 }
 
@@ -118,6 +138,10 @@ class Bar implements Progress {
     this.beside(text)
   }
 
+  waiting(away: Explanation): void {
+    this.beside(inWords(away))
+  }
+
   stop(): void {
     this.#draw.done()
   }
@@ -134,6 +158,10 @@ function barLines(name: string, status: SweepStatus): [string, string] {
     `${bar}  ${percent}${countsText(status)}`,
     [stateLine(name, status), ...paceParts(status), `${grouped(slots)} under way`].join('  '),
   ]
+}
+
+function inWords({ message }: Explanation): string {
+  return `${message} Waiting for it.`
 }
 
 function toStderr(text: string): void {

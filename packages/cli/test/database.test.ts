@@ -66,6 +66,30 @@ describe('a database that', () => {
     await refused(/^SWEEP_TABLE: .*triphase sweep misfit migration prints what is missing\.\n$/)
   })
 
+  test('goes away while a run is followed with --json is told in JSON, and waited for', async () => {
+    const held = scene.api.hold()
+    const running = scene.start(['sweep', 'describe', 'run'])
+    await eventually(() => scene.api.calls > 0)
+    const proxy = await startFaultProxy(serverAddress(testDatabaseUrl()))
+    onTestFinished(() => proxy.close())
+    const url = proxy.url(testDatabaseUrl())
+    const env = { TEST_URL: url, TEST_DIRECT_URL: url }
+    const following = scene.start(['sweep', 'describe', 'status', '--follow', '--json'], { env })
+    await following.says(/"state":"running"/)
+    proxy.refuse(true)
+    proxy.cutAll()
+    await following.says(/"CONNECTION_FAILED"/)
+    proxy.refuse(false)
+    void held.release()
+    const { code, stderr } = await following.ended
+    expect(code).toBe(EXIT.ok)
+    const lines = stderr.trim().split('\n')
+    expect(lines.map((line) => JSON.parse(line))).toContainEqual({
+      error: { code: 'CONNECTION_FAILED', message: expect.stringContaining('cannot be reached') },
+    })
+    await running.ended
+  })
+
   describe('goes away during a run', () => {
     /** A run with calls under way whose database has just gone. */
     async function cutOff() {

@@ -34,7 +34,7 @@ export async function follow(
     } catch (error) {
       if (signal.aborted) break
       if (!isAway(error)) throw error
-      if (!away) progress.note(`${explain(error).message} Waiting for it.`)
+      if (!away) progress.waiting(explain(error))
       away = true
     }
     await delay(pauseMs, undefined, { signal }).catch(() => {})
