@@ -22,13 +22,15 @@ export interface Transactor<Tx> {
 }
 
 /**
- * Transactions on a `pg` pool.
+ * Transactions on a `pg` pool. The pool's `'error'` event (an idle connection was lost, as at each restart of the server)
+ * no longer ends the process: the pool opens another connection. Listen to it, too, where you want to hear of it.
  *
  * @example
  * createEngine({ url, transactor: pgTransactor(new pg.Pool({ connectionString })) })
  */
 export function pgTransactor(pool: pg.Pool): Transactor<pg.PoolClient> {
   hearErrors(pool)
+  pool.on('error', () => {})
   return {
     transaction: (work) => inTransaction(pool, work),
     execute: (tx, text, values) => tx.query(text, values as unknown[]),

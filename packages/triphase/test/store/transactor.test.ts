@@ -74,6 +74,19 @@ describe('pgTransactor', () => {
     await proxied.end()
     await proxy.close()
   })
+
+  test('a pool to whose errors nobody listens loses its idle connections, and the process goes on', async () => {
+    const proxy = await startFaultProxy(serverAddress(testUrl()))
+    const proxied = new pg.Pool({ connectionString: proxy.url(testUrl()), max: 1 })
+    const { transaction } = pgTransactor(proxied)
+    const one = () => transaction(async (tx) => (await tx.query('SELECT 1 AS one')).rows)
+    await one()
+    proxy.cutAll()
+    await eventually(() => proxied.totalCount === 0)
+    expect(await one()).toEqual([{ one: 1 }])
+    await proxied.end()
+    await proxy.close()
+  })
 })
 
 /** What a transaction is to some other library: not a client, but an object of its own. */
