@@ -60,7 +60,7 @@ test('a transaction that only reads holds no mark back', async () => {
       return marks.next()[2]
     }
     // Writers of other tests on this server hold it back for a while.
-    await expect.poll(markAfterAnotherJob, { timeout: 20_000 }).toBeGreaterThan(0)
+    await expect.poll(markAfterAnotherJob, { timeout: 45_000 }).toBeGreaterThan(0)
   } finally {
     await reader.end()
   }
