@@ -20,6 +20,8 @@ export interface Backend {
   readonly listener: boolean
   /** For people: which database this is. Never contains a password. */
   readonly databaseDescription: string
+  /** Starts the embedded database again where its server has ended. */
+  reviveDatabase(): Promise<void>
   /** Starts to work on jobs. */
   start(): Promise<void>
   /** Stops the engine, gracefully for so long, and closes everything. */
@@ -87,7 +89,7 @@ async function open(
 ): Promise<Backend> {
   const database = await openDatabase(settings)
   const backend = await assemble(settings, database, work)
-  const whenReachable = whileAway({ tell, signal, atMostMs: START_WAIT_MS })
+  const whenReachable = whileAway({ tell, revive: database.revive, signal, atMostMs: START_WAIT_MS })
   try {
     await whenReachable(() => backend.engine.migrate())
     await whenReachable(() => migrateScout(backend.pool))
@@ -140,6 +142,7 @@ function parts(settings: Settings, database: OpenDatabase, work: Work): Omit<Bac
     task,
     listener,
     databaseDescription: database.description,
+    reviveDatabase: database.revive,
     close,
   }
 }

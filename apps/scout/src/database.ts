@@ -10,6 +10,8 @@ export interface OpenDatabase {
   readonly directUrl: string
   /** For people. Never contains a password. */
   readonly description: string
+  /** Starts the embedded one again where its server has ended, as when it was killed; does nothing to others. */
+  revive(): Promise<void>
   close(): Promise<void>
 }
 
@@ -22,13 +24,37 @@ export async function openDatabase(settings: Settings): Promise<OpenDatabase> {
     const url = settings.databaseUrl.reveal()
     const directUrl = settings.databaseDirectUrl?.reveal() ?? url
     const { host, pathname } = new URL(url)
-    return { url, directUrl, description: `${host}${pathname}`, close: async () => {} }
+    const nothing = async () => {}
+    return { url, directUrl, description: `${host}${pathname}`, revive: nothing, close: nothing }
   }
   const directory = path.join(settings.dataFolder, 'postgres')
   const most = Math.max(100, 2 * (settings.appPool + settings.enginePool) + SPARE_CONNECTIONS)
-  const server = await startEmbeddedPostgres({ directory, settings: { max_connections: String(most) } })
+  const start = () => startEmbeddedPostgres({ directory, settings: { max_connections: String(most) } })
+  let server = await start()
+  let reviving: Promise<void> | undefined
   const { url } = server
-  return { url, directUrl: url, description: `embedded (${directory})`, close: () => server.stop() }
+  const revive = async () => {
+    const [before, now] = [server, await start()]
+    server = now
+    await before.stop()
+    if (now.url !== url)
+      throw new Error(`The database in ${directory} has another address now. Run the command again.`)
+  }
+  return {
+    url,
+    directUrl: url,
+    description: `embedded (${directory})`,
+    revive() {
+      reviving ??= revive().finally(() => {
+        reviving = undefined
+      })
+      return reviving
+    },
+    async close() {
+      await reviving?.catch(() => {})
+      await server.stop()
+    },
+  }
 }
 
 // The engine's words for it, the system's, and the server's: it shuts down, starts up, has crashed or too many clients.
@@ -62,6 +88,8 @@ export type WhenReachable = <Value>(work: () => Promise<Value>) => Promise<Value
 export interface Waiting {
   /** Says that the database is away, and that it is back. */
   readonly tell: (line: string) => void
+  /** What can be done about it from here. */
+  readonly revive: () => Promise<void>
   /** Ends the wait, with its reason. */
   readonly signal: AbortSignal
   readonly atMostMs: number
@@ -74,7 +102,7 @@ const LONGEST_PAUSE_MS = 2_000
  * Makes a function that does things with the database again for as long as it is away. What it does has to be
  * idempotent. A connection that was merely cut is not worth a word; an outage is told once, whoever meets it.
  */
-export function whileAway({ tell, signal, atMostMs }: Waiting): WhenReachable {
+export function whileAway({ tell, revive, signal, atMostMs }: Waiting): WhenReachable {
   let told = false
   const back = () => {
     if (told) tell('The database answers again.')
@@ -94,6 +122,7 @@ export function whileAway({ tell, signal, atMostMs }: Waiting): WhenReachable {
           told = true
           tell(`${outage(error)} Waiting for it for up to ${Math.round(atMostMs / 1_000)} s.`)
         }
+        if (failures > 0) await revive()
         await delay(Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** failures), undefined, { signal }).catch(
           () => {},
         )

@@ -60,7 +60,12 @@ export async function runSweepCommand<S extends Sweep>(
     const callFailed: CallParts['callFailed'] = (error, by) => failures.add(error, by)
     const define = (parts: BackendParts) => command.define({ ...parts, callFailed })
     const backend = await openSweepBackend(command.settings, define, say, signal)
-    const whenReachable = whileAway({ tell: say, signal, atMostMs: OUTAGE_MS })
+    const whenReachable = whileAway({
+      tell: say,
+      revive: backend.reviveDatabase,
+      signal,
+      atMostMs: OUTAGE_MS,
+    })
     tellTroubles(backend, say)
     return {
       async work() {

@@ -54,7 +54,7 @@ export class Run {
     const tell = (line: string) => this.#say(line)
     this.#tally = new Tally(images.sources.length)
     this.#connections = new ConnectionWatch(backend)
-    this.#whenReachable = whileAway({ tell, signal, atMostMs: OUTAGE_MS })
+    this.#whenReachable = whileAway({ tell, revive: backend.reviveDatabase, signal, atMostMs: OUTAGE_MS })
     announceAnalyses(backend)
     tellTroubles(backend, tell)
   }

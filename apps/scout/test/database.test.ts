@@ -3,6 +3,7 @@ import { isAway, whileAway } from '../src/database.ts'
 
 const refused = Object.assign(new Error('connect ECONNREFUSED 127.0.0.1:5432'), { code: 'ECONNREFUSED' })
 const never = new AbortController().signal
+const revive = async () => {}
 
 /** Fails so often, then gives `done`. */
 function failing(times: number, error: unknown) {
@@ -13,7 +14,12 @@ function failing(times: number, error: unknown) {
 describe('waiting for a database', () => {
   test('says nothing of a connection that was merely cut', async () => {
     const lines: string[] = []
-    const whenReachable = whileAway({ tell: (line) => lines.push(line), signal: never, atMostMs: 5_000 })
+    const whenReachable = whileAway({
+      tell: (line) => lines.push(line),
+      revive,
+      signal: never,
+      atMostMs: 5_000,
+    })
     expect(await whenReachable(failing(1, refused))).toBe('done')
     expect(lines).toEqual([])
   })
@@ -25,7 +31,7 @@ describe('waiting for a database', () => {
       lines.push(line)
       away = false
     }
-    const whenReachable = whileAway({ tell, signal: never, atMostMs: 60_000 })
+    const whenReachable = whileAway({ tell, revive, signal: never, atMostMs: 60_000 })
     const work = () => (away ? Promise.reject(refused) : Promise.resolve('done'))
     expect(await Promise.all([1, 2, 3].map(() => whenReachable(work)))).toEqual(['done', 'done', 'done'])
     expect(lines).toEqual([
@@ -36,11 +42,15 @@ describe('waiting for a database', () => {
 
   test('ends with its time, with the signal, and with any other error', async () => {
     const tell = () => {}
-    await expect(whileAway({ tell, signal: never, atMostMs: 0 })(failing(9, refused))).rejects.toBe(refused)
+    await expect(whileAway({ tell, revive, signal: never, atMostMs: 0 })(failing(9, refused))).rejects.toBe(
+      refused,
+    )
     const fault = new Error('syntax error')
-    await expect(whileAway({ tell, signal: never, atMostMs: 60_000 })(failing(1, fault))).rejects.toBe(fault)
+    await expect(
+      whileAway({ tell, revive, signal: never, atMostMs: 60_000 })(failing(1, fault)),
+    ).rejects.toBe(fault)
     const controller = new AbortController()
-    const waiting = whileAway({ tell, signal: controller.signal, atMostMs: 60_000 })(
+    const waiting = whileAway({ tell, revive, signal: controller.signal, atMostMs: 60_000 })(
       () => new Promise(() => {}),
     )
     controller.abort(fault)

@@ -1,7 +1,8 @@
 import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { chmod, mkdir } from 'node:fs/promises'
+import { chmod, mkdir, readFile } from 'node:fs/promises'
 import path from 'node:path'
+import pg from 'pg'
 import { describe, expect, test } from 'vitest'
 import {
   type FaultProxy,
@@ -56,6 +57,24 @@ describe.concurrent('a database', () => {
     expect(await scout.ended).toMatchObject({ code: 0, errors: '' })
     expect(scout.said).toMatch(/^The database answers again\.$/m)
     await expectAllOnce(it, 8)
+  })
+
+  test.for([
+    ['whose server is killed', postmasterPid],
+    ['of which a process is killed', backendPid],
+  ] as const)("of Scout's own, %s, goes on, and costs no call", async ([, victim], { onTestFinished }) => {
+    const it = await setScene(8, onTestFinished)
+    const { DATABASE_URL: _, ...env } = { ...it.env, SCOUT_CONCURRENCY: '4' }
+    await it.model.behave({ behaviour: { kind: 'hold' } })
+    const scout = spawnScout(['analyze', it.folder], onTestFinished, { env })
+    await it.model.calls(4)
+    process.kill(await victim(path.join(it.data, 'postgres')), 'SIGKILL')
+    await it.model.release()
+    expect(await scout.ended).toMatchObject({ code: 0, errors: '' })
+    expect(scout.said).toContain('8 images: 8 analysed in')
+    expect((await it.model.calls()).calls).toHaveLength(8)
+    const again = await spawnScout(['analyze', it.folder], onTestFinished, { env }).ended
+    expect(again.output).toContain('8 images: 8 known from before.')
   })
 
   test('that goes away while the folder is read loses no image', async ({ onTestFinished }) => {
@@ -181,6 +200,31 @@ describe.skipIf(!canMount())('a full disk', () => {
     expect(errors).toMatch(/^The disk that holds .+ is full\. Free some space/)
   })
 })
+
+/** A process of the embedded server that serves Scout. */
+async function backendPid(folder: string): Promise<number> {
+  const read = (name: string) => readFile(path.join(folder, name), 'utf8')
+  const [port, password] = await Promise.all([read('port'), read('cluster/password')])
+  const client = new pg.Client({
+    host: '127.0.0.1',
+    port: Number(port),
+    user: 'postgres',
+    password: password.trim(),
+  })
+  await client.connect()
+  try {
+    const { rows } = await client.query(
+      `SELECT pid FROM pg_stat_activity WHERE application_name = 'scout-engine' LIMIT 1`,
+    )
+    return rows[0].pid
+  } finally {
+    await client.end()
+  }
+}
+
+async function postmasterPid(folder: string): Promise<number> {
+  return Number.parseInt(await readFile(path.join(folder, 'cluster/data/postmaster.pid'), 'utf8'), 10)
+}
 
 /** Mounting takes root's rights, and a container may lack them all the same. */
 function canMount(): boolean {
