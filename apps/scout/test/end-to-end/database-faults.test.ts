@@ -64,7 +64,8 @@ describe.concurrent('a database', () => {
     ['of which a process is killed', backendPid],
   ] as const)("of Scout's own, %s, goes on, and costs no call", async ([, victim], { onTestFinished }) => {
     const it = await setScene(8, onTestFinished)
-    const { DATABASE_URL: _, ...env } = { ...it.env, SCOUT_CONCURRENCY: '4' }
+    const { DATABASE_URL: _, ...others } = it.env
+    const env = { ...others, SCOUT_CONCURRENCY: '4' }
     await it.model.behave({ behaviour: { kind: 'hold' } })
     const scout = spawnScout(['analyze', it.folder], onTestFinished, { env })
     await it.model.calls(4)
