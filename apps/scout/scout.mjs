@@ -2,6 +2,7 @@
 // Starts Scout on a Node that runs TypeScript by itself: this one, or else the one that npm installed with the project.
 // Must itself load on Node 20: nothing newer before the version is known.
 import { spawn, spawnSync } from 'node:child_process'
+import { existsSync } from 'node:fs'
 import * as nodeModule from 'node:module'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -18,6 +19,9 @@ else runOn(installedNode())
  * workspace's packages resolve to their sources, as `--conditions=triphase-source` would.
  */
 async function runHere() {
+  const { npm_lifecycle_event: script, INIT_CWD: folder } = process.env
+  // npm changes to the project's folder first, and a relative path is meant from where the command was typed.
+  if (script === 'scout' && folder && existsSync(folder)) process.chdir(folder)
   // Half of the time until the first line is for compiling what has not changed since the last run.
   nodeModule.enableCompileCache(path.join(root, 'node_modules/.cache/scout'))
   nodeModule.registerHooks({

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmod, copyFile, mkdir, symlink, writeFile } from 'node:fs/promises'
+import { chmod, copyFile, mkdir, realpath, symlink, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { text } from 'node:stream/consumers'
 import { describe, expect, onTestFinished, test } from 'vitest'
@@ -31,9 +31,10 @@ async function installNode(root: string, place: string): Promise<void> {
   await chmod(file, 0o755)
 }
 
-function launch(root: string, { old = false, args = [] as string[] } = {}): ChildProcess {
+function launch(root: string, { old = false, args = [] as string[], env = {} } = {}): ChildProcess {
   const old20 = old ? ['--import', path.join(root, 'old.mjs')] : []
   const child = spawn(process.execPath, [...old20, path.join(root, 'apps/scout/scout.mjs'), ...args], {
+    env: { ...process.env, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   onTestFinished(() => void child.kill('SIGKILL'))
@@ -57,6 +58,20 @@ const timer = setInterval(() => {}, 1_000)
 console.log('ready')`
 
 describe('the launcher', () => {
+  test.each([['scout'], ['test']])(
+    'goes to where the command was typed only where npm runs it for a person: %s',
+    async (script) => {
+      const root = await project('console.log(process.cwd())')
+      const typedIn = await temporaryFolder()
+      const env = { npm_lifecycle_event: script, INIT_CWD: typedIn }
+      const folder = script === 'scout' ? typedIn : process.cwd()
+      expect(await outcome(launch(root, { env }))).toMatchObject({
+        code: 0,
+        output: `${await realpath(folder)}\n`,
+      })
+    },
+  )
+
   test('runs TypeScript in its own process when this Node can', async () => {
     const child = launch(await project(SAYS_ITS_ARGUMENTS), { args: ['analyze', 'a b'] })
     expect(await outcome(child)).toEqual({
