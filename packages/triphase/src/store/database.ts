@@ -268,8 +268,9 @@ const SYSTEM_CODES = new Set([
 ])
 
 // 28: the login was refused, perhaps while passwords are being changed. 57P01-57P05: the server shuts down, crashed,
-// starts up, dropped the database, or ended an idle session.
-const SERVER_CODES = /^(08|28|57P0|53300)/
+// starts up, dropped the database, or ended an idle session. 25006: after a failover the connection leads to a server that
+// only reads, and would for as long as it is open; the next one may lead to the primary.
+const SERVER_CODES = /^(08|25006|28|57P0|53300)/
 
 /** Whether an error means that there is no connection (any more), so that trying again may help. */
 export function isConnectionFailure(error: unknown): boolean {
@@ -300,6 +301,14 @@ export function connectionFailure(cause: unknown): TriphaseError {
     return new TriphaseError(
       'LOGIN_REFUSED',
       `The database refused the login: ${message}. Check user, password and database name in the URL, and the server's pg_hba.conf.`,
+      { cause },
+    )
+  }
+  if (code === '25006') {
+    return new TriphaseError(
+      'CONNECTION_FAILED',
+      `The database takes no writes: ${message}. It is a standby, or a primary that was replaced: let the URL lead to the ` +
+        'primary. If it is the primary, look for default_transaction_read_only (of the server, the database, the role).',
       { cause },
     )
   }

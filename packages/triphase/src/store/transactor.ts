@@ -1,5 +1,5 @@
 import pg from 'pg'
-import { hearErrors } from './database.ts'
+import { hearErrors, isConnectionFailure } from './database.ts'
 
 /**
  * How the engine runs transactions of the application: with the application's own pool and query library, so that a
@@ -55,10 +55,12 @@ async function inTransaction<Value>(
       throw new Error('The transaction had failed and was rolled back by the database.')
     return value
   } catch (error) {
-    broken = await client.query('ROLLBACK').then(
-      () => false,
+    const rolledBack = await client.query('ROLLBACK').then(
       () => true,
+      () => false,
     )
+    // One that leads to a server that only reads, since a failover, answers ROLLBACK too.
+    broken = !rolledBack || isConnectionFailure(error)
     throw error
   } finally {
     client.off('error', unheard)

@@ -84,6 +84,17 @@ test('a connection that listens is told what arrives and its end, and stays open
   })
 })
 
+test('a connection that leads to a server that only reads, since a failover, is not used again', async () => {
+  await withDatabase({}, async (database) => {
+    const write = () => database.query('UPDATE triphase.leader SET process_id = process_id')
+    await database.query('SET default_transaction_read_only = on')
+    const refused = write()
+    await expect(refused).rejects.toMatchObject({ code: 'CONNECTION_FAILED', cause: { code: '25006' } })
+    await expect(refused).rejects.toThrow(/takes no writes: cannot execute UPDATE .* lead to the primary/)
+    await write()
+  })
+})
+
 describe('a statement that takes too long', () => {
   test('is given up, cancelled on the server, and its connection is not used again', async () => {
     const holder = await sessions.open()

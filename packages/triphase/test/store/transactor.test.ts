@@ -75,6 +75,17 @@ describe('pgTransactor', () => {
     await proxy.close()
   })
 
+  test('a connection that leads to a server that only reads, since a failover, is not used again', async () => {
+    const readers = new pg.Pool({ connectionString: testUrl(), max: 1 })
+    const { transaction } = pgTransactor(readers)
+    const write = () => transaction((tx) => tx.query(`INSERT INTO ${table()} VALUES (1, 'written')`))
+    await readers.query('SET default_transaction_read_only = on')
+    await expect(write()).rejects.toMatchObject({ code: '25006' })
+    await write()
+    expect(await notes()).toEqual(['written'])
+    await readers.end()
+  })
+
   test('a pool to whose errors nobody listens loses its idle connections, and the process goes on', async () => {
     const proxy = await startFaultProxy(serverAddress(testUrl()))
     const proxied = new pg.Pool({ connectionString: proxy.url(testUrl()), max: 1 })

@@ -30,6 +30,7 @@ export const NOT_POOLED_FILES: Readonly<Record<string, string>> = {
 
 const KEEPS =
   'looks at the connections on the server, and there they are the pooler’s: they outlive the client’s'
+const SETS = 'sets something for a session, which a pooler would lend to other tests'
 
 /** Single tests, by file and full name. */
 export const NOT_POOLED_TESTS: Readonly<Record<string, string>> = {
@@ -43,6 +44,10 @@ export const NOT_POOLED_TESTS: Readonly<Record<string, string>> = {
     KEEPS,
   'store/database.test.ts > a connection that listens is told what arrives and its end, and stays open however rarely it is used':
     'a pooler lends each statement a connection of its own choice, and delivers no notifications',
+  'store/database.test.ts > a connection that leads to a server that only reads, since a failover, is not used again':
+    SETS,
+  'store/transactor.test.ts > pgTransactor > a connection that leads to a server that only reads, since a failover, is not used again':
+    SETS,
   'store/database.test.ts > a statement that takes too long > is given up, cancelled on the server, and its connection is not used again':
     KEEPS,
 }
