@@ -126,7 +126,7 @@ export class Worker {
         break
       case 'resync':
         this.#heart.beatNow()
-        for (const producer of this.#producers.values()) producer.wake()
+        for (const producer of this.#producers.values()) producer.resync()
         break
     }
   }

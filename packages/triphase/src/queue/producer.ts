@@ -66,6 +66,14 @@ export class Producer {
     this.#claim()
   }
 
+  /** There may be work, and whatever kept a claim from being made may be over. */
+  resync(): void {
+    clearTimeout(this.#retry)
+    this.#retry = undefined
+    this.#failures = 0
+    this.wake()
+  }
+
   /** Takes over what an operator set; null leaves the configured concurrency. Returns whether anything changed. */
   apply(settings: { paused: boolean; concurrency: number | null }): boolean {
     const concurrency = settings.concurrency ?? this.#parts.concurrency
@@ -82,6 +90,7 @@ export class Producer {
   async stop(): Promise<void> {
     this.#stopped = true
     clearTimeout(this.#retry)
+    this.#retry = undefined
     clearTimeout(this.#stall)
     this.#handBackWaiting()
     // Not for #claiming: while the database is away it may wait for outcomes to be written.
@@ -93,8 +102,9 @@ export class Producer {
     return this.#stopped || this.#paused || this.#concurrency === 0
   }
 
+  /** Not in the pause after a claim that failed: whoever tells of work (a poll, an enqueuer) may do so a thousand times a second. */
   #claim(): void {
-    if (this.#claiming || this.#isClosed || !this.#mayHaveWork) return
+    if (this.#claiming || this.#retry || this.#isClosed || !this.#mayHaveWork) return
     // What is claimed ahead is filled up when half of it is used: a claim for each job that starts would be dear.
     const enough = this.#concurrency + this.#lookahead.size(this.#concurrency) / 2
     if (this.#running + this.#waiting.length >= enough) return
@@ -172,6 +182,9 @@ export class Producer {
     const pause = RETRY_MS[Math.min(this.#failures, RETRY_MS.length - 1)] as number
     this.#failures++
     this.#parts.onClaimFailed(error, pause)
-    this.#retry = setTimeout(() => this.wake(), pause)
+    this.#retry = setTimeout(() => {
+      this.#retry = undefined
+      this.wake()
+    }, pause)
   }
 }

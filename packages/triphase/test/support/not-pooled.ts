@@ -14,7 +14,7 @@ export const NOT_POOLED_FILES: Readonly<Record<string, string>> = {
   'inference/**': PURE,
   '{backoff,config,duration,errors,log,notifier}.test.ts': PURE,
   'liveness/{heart,machine,peer-watch}.test.ts': PURE,
-  'queue/{claims,lookahead,marks}.test.ts': PURE,
+  'queue/{claim-failed,claims,lookahead,marks}.test.ts': PURE,
   'staged/table.test.ts': PURE,
   '{adviser,detached}.test.ts': PURE,
   'queue/ledger.test.ts': PURE,
