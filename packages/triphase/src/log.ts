@@ -112,18 +112,47 @@ const LINES: { [Name in keyof TelemetryEvents]?: Line<Name> } = {
 }
 
 /**
- * Writes what the engine reports to a log. Returns the function that ends it.
+ * Writes what the engine reports to a log. Returns the function that ends it. While one statement fails for one reason,
+ * as for each waiting job of a database that is away, that is a line every 10 s, which says how often.
  *
  * @example
  * logTelemetry(engine.telemetry, createLog())
  */
 export function logTelemetry(telemetry: Telemetry, logger: Logger): () => void {
+  const failures = new Failures()
   return telemetry.onAny((name, event) => {
     const line = LINES[name] as ((event: object) => [Level, string]) | undefined
     if (!line) return
+    const times =
+      name === 'statement:failed' ? failures.count(event as TelemetryEvents['statement:failed']) : 1
+    if (times === 0) return
     const [level, message] = line(event)
-    logger[level]({ event: name, ...identifiers(event) }, message)
+    const often = times > 1 ? ` (${times} times since it was last said)` : ''
+    logger[level]({ event: name, ...identifiers(event) }, `${message}${often}`)
   })
+}
+
+const REPEAT_MS = 10_000
+/** Failures that are remembered: messages may differ each time. */
+const MOST_FAILURES = 100
+
+/** Statements that fail again and again for the same reason. */
+class Failures {
+  readonly #said = new Map<string, { at: number; unsaid: number }>()
+
+  /** How many failures the line is about that is written now; 0: none is, as one was a moment ago. */
+  count({ statement, error, retryInMs }: TelemetryEvents['statement:failed']): number {
+    const key = `${retryInMs === null} ${statement} ${error.message}`
+    const now = performance.now()
+    const last = this.#said.get(key)
+    if (last && now - last.at < REPEAT_MS) {
+      last.unsaid++
+      return 0
+    }
+    if (this.#said.size >= MOST_FAILURES) this.#said.clear()
+    this.#said.set(key, { at: now, unsaid: 0 })
+    return 1 + (last?.unsaid ?? 0)
+  }
 }
 
 const IDENTIFIERS = ['jobId', 'task', 'queue', 'attempt', 'claimNo', 'processId'] as const

@@ -1,5 +1,5 @@
 import { Writable } from 'node:stream'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { createLog, type LogOptions, logTelemetry } from '../src/log.ts'
 import { Telemetry, type TelemetryEvents } from '../src/telemetry.ts'
 
@@ -72,6 +72,31 @@ function linesOf(options: LogOptions, emit: (telemetry: Telemetry) => void): str
 function emitAll(telemetry: Telemetry): void {
   for (const [name, event] of Object.entries(EVENTS)) telemetry.emit(name as never, event as never)
 }
+
+test('one statement that fails for one reason is a line every 10 s, with how often', () => {
+  vi.useFakeTimers({ toFake: ['performance'] })
+  onTestFinished(() => void vi.useRealTimers())
+  const lines = linesOf({ format: 'json' }, (telemetry) => {
+    const fail = (statement: string, message: string, retryInMs: number | null) =>
+      telemetry.emit('statement:failed', { statement, error: { name: 'Error', message }, retryInMs })
+    fail('ack', 'away', 100)
+    for (let retryInMs = 1; retryInMs < 200; retryInMs++) fail('ack', 'away', retryInMs)
+    fail('ack', 'refused', 100)
+    fail('claim', 'away', 100)
+    fail('ack', 'away', null)
+    vi.advanceTimersByTime(10_000)
+    fail('ack', 'away', 3_000)
+    fail('claim', 'away', 3_000)
+  })
+  expect(lines.map((line) => JSON.parse(line).msg)).toEqual([
+    'ack failed, again in 100 ms: away',
+    'ack failed, again in 100 ms: refused',
+    'claim failed, again in 100 ms: away',
+    'ack failed: away',
+    'ack failed, again in 3000 ms: away (200 times since it was last said)',
+    'claim failed, again in 3000 ms: away',
+  ])
+})
 
 describe('JSON', () => {
   test('is a line each, with level, event, identifiers and a message', () => {
