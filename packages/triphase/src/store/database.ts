@@ -272,6 +272,16 @@ const SYSTEM_CODES = new Set([
 // only reads, and would for as long as it is open; the next one may lead to the primary.
 const SERVER_CODES = /^(08|25006|28|57P0|53300)/
 
+// What Node says of TLS; a certificate may have expired, and be replaced.
+const TLS_CODES = /^(ERR_(TLS|SSL)|(DEPTH_ZERO_)?SELF_SIGNED|UNABLE_TO_(VERIFY|GET)|CERT_)/
+
+// What pg says, without a code.
+const CLIENT_WORDS =
+  /Connection terminated|not queryable|timeout exceeded when trying to connect|Client was closed|SSL connection|client password must be/
+
+// What PgBouncer says, whose codes say little.
+const POOLER_WORDS = /server_login_retry|pgbouncer/i
+
 /** Whether an error means that there is no connection (any more), so that trying again may help. */
 export function isConnectionFailure(error: unknown): boolean {
   if (!(error instanceof Error)) return false
@@ -279,25 +289,21 @@ export function isConnectionFailure(error: unknown): boolean {
     return ['CONNECTION_FAILED', 'LOGIN_REFUSED', 'STATEMENT_TIMEOUT'].includes(error.code)
   }
   const code = 'code' in error && typeof error.code === 'string' ? error.code : ''
-  return (
-    SYSTEM_CODES.has(code) ||
-    SERVER_CODES.test(code) ||
-    /Connection terminated|not queryable|timeout exceeded when trying to connect|Client was closed|server_login_retry|pgbouncer/i.test(
-      error.message,
-    )
-  )
+  const words = error.message
+  if (SYSTEM_CODES.has(code) || SERVER_CODES.test(code) || TLS_CODES.test(code)) return true
+  return CLIENT_WORDS.test(words) || POOLER_WORDS.test(words)
 }
 
-// PgBouncer refuses every login with 08P01, and says only in words why.
-const POOLER_REFUSALS =
-  /(SASL|password|cert|peer|PAM) authentication failed|no such (user|database)|login rejected|does not allow/i
+// PgBouncer refuses every login with 08P01, and says only in words why. The last is pg's, of a URL without a password.
+const REFUSALS =
+  /(SASL|password|cert|peer|PAM) authentication failed|no such (user|database)|login rejected|does not allow|client password must be/i
 
 /** An error of connecting, as one that says what to do. */
 export function connectionFailure(cause: unknown): TriphaseError {
   if (cause instanceof TriphaseError) return cause
   const code = cause instanceof Error && 'code' in cause ? String(cause.code) : ''
   const message = cause instanceof Error ? cause.message || code : String(cause)
-  if (/^(28|3D)/.test(code) || POOLER_REFUSALS.test(message)) {
+  if (/^(28|3D)/.test(code) || REFUSALS.test(message)) {
     return new TriphaseError(
       'LOGIN_REFUSED',
       `The database refused the login: ${message}. Check user, password and database name in the URL, and the server's pg_hba.conf.`,

@@ -1,7 +1,7 @@
 // A server that is there and lets nobody in: the message says what to do, and jobs wait until it does.
 import { randomBytes } from 'node:crypto'
 import { describe, expect, type TestContext, test } from 'vitest'
-import { defineTask, unchecked } from '../../src/index.ts'
+import { defineStagedTask, defineTask, unchecked } from '../../src/index.ts'
 import { testDatabaseUrl } from '../support/database-url.ts'
 import { eventually } from '../support/processes.ts'
 import { type Scene, sceneOf } from './scene.ts'
@@ -141,3 +141,47 @@ test('a server that refuses TLS is named, with the remedy', async (context) => {
     message: expect.stringMatching(/does not support SSL connections.*sslmode and sslrootcert in the URL/),
   })
 })
+
+test('a URL without the password that the server asks for is a refused login', async (context) => {
+  const scene = await sceneOf(context)
+  const url = new URL(testDatabaseUrl())
+  url.password = ''
+  await expect(scene.engine({ url: url.href }).start()).rejects.toMatchObject({
+    code: 'LOGIN_REFUSED',
+    message: expect.stringMatching(/password must be a string. Check user, password and database name/),
+  })
+})
+
+const NOT_LET_IN: [string, (url: URL) => void, string][] = [
+  [
+    'that wants TLS of a server that has none',
+    (url) => url.searchParams.set('sslmode', 'verify-full'),
+    'CONNECTION_FAILED',
+  ],
+  ['without a password', (url) => Object.assign(url, { password: '' }), 'LOGIN_REFUSED'],
+]
+
+test.for(NOT_LET_IN)(
+  "a URL of the application's pool %s costs a job no attempt",
+  async ([, change, code], context) => {
+    const scene = await sceneOf(context)
+    const url = new URL(testDatabaseUrl())
+    change(url)
+    const task = defineStagedTask({
+      name: 'staged',
+      input: unchecked<null>(),
+      maxAttempts: 1,
+      prepare: async () => {},
+      call: async () => 'answer',
+      commit: async () => {},
+    })
+    const engine = scene.engine({ application: { url: url.href }, tasks: [task], queues: { default: 1 } })
+    const outcome = Promise.race([
+      engine.telemetry.next('job:retried'),
+      engine.telemetry.next('job:discarded'),
+    ])
+    await engine.start()
+    await engine.enqueue(task, null)
+    expect(await outcome).toMatchObject({ countsAsAttempt: false, error: { code } })
+  },
+)
