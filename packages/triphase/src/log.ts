@@ -56,7 +56,10 @@ const LINES: { [Name in keyof TelemetryEvents]?: Line<Name> } = {
   'job:handed-back': (event) => ['info', `${job(event)} handed back`],
   'job:cancelled': (event) => ['info', `${job(event)} cancelled`],
   'job:discarded': (event) => ['error', `${job(event)} discarded: ${event.error.message}`],
-  'job:lost': (event) => ['warn', `${job(event)} was taken over by another process`],
+  'job:lost': (event) => [
+    'warn',
+    `${job(event)} runs again under another claim; what it did here is not acknowledged`,
+  ],
   'job:leaked': (event) => ['error', `${job(event)} ignores its signal and keeps its slot: ${event.reason}`],
   'queue:changed': (event) => [
     'info',

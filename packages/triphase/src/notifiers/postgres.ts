@@ -9,6 +9,8 @@ import { isBehindPooler, shareServerConnections } from '../store/server.ts'
 import { Poller } from './polling.ts'
 
 const RECONNECT_MS = [100, 250, 500, 1_000, 2_000, 4_000]
+/** Longer than the longest of these pauses: a connection that stood for so long was none that failed. */
+const LASTING_MS = 5_000
 const CHECK_MS = 30_000
 const TIMEOUT_MS = 10_000
 const GOODBYE_MS = 1_000
@@ -66,6 +68,8 @@ class Listening {
   #check: NodeJS.Timeout | undefined
   #limit: NodeJS.Timeout | undefined
   #failures = 0
+  /** Since when this connection hears. */
+  #heardAt: number | undefined
   #stopped = false
   /** What was last said about this connection, and whether it was that notifications do not come back. */
   #connected: boolean | undefined
@@ -185,7 +189,7 @@ class Listening {
   #hears(): void {
     const again = this.#failures > 0 || this.#connected === false
     this.#endProbe()
-    this.#failures = 0
+    this.#heardAt = performance.now()
     this.#saidDeaf = false
     this.#poller.stop()
     this.#say(true, null)
@@ -204,6 +208,9 @@ class Listening {
     if (this.#listener !== listener || this.#stopped) return
     this.#listener = undefined
     this.#endChecks()
+    // One that is lost as soon as it hears is a failure too: where the server only reads, each heartbeat ends it.
+    if (this.#heardAt !== undefined && performance.now() - this.#heardAt > LASTING_MS) this.#failures = 0
+    this.#heardAt = undefined
     const pause = RECONNECT_MS[Math.min(this.#failures, RECONNECT_MS.length - 1)] as number
     this.#failures++
     if (this.#failures >= POLL_AFTER) this.#poller.start()

@@ -83,6 +83,24 @@ describe.each(Object.entries(CONNECTIONS))('on %s', (_what, through) => {
     await proxy.close()
   })
 
+  test('one that is lost as soon as it hears, again and again, is opened more and more rarely', async () => {
+    const proxy = await startFaultProxy(serverAddress(testDatabaseUrl()))
+    const url = proxy.url(testDatabaseUrl())
+    const { start, telemetry, notifier } = listener(bench.schema, through(url))
+    const heard: number[] = []
+    telemetry.on('notifier:changed', ({ connected }) => {
+      if (!connected) return
+      heard.push(performance.now())
+      proxy.cutAll()
+    })
+    await start()
+    await eventually(() => heard.length === 5, { timeout: 20_000 })
+    // 100, 250, 500 and 1000 ms.
+    expect(heard[4]! - heard[0]!).toBeGreaterThan(1_800)
+    await notifier.stop()
+    await proxy.close()
+  })
+
   test('a database that comes late is listened to then', async () => {
     const proxy = await startFaultProxy(serverAddress(testDatabaseUrl()))
     proxy.refuse(true)
