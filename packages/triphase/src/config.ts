@@ -128,7 +128,7 @@ const GUARD_NAMES = new Set(['mode', 'maxHold', 'allow'])
 const GUARD_MODES: readonly unknown[] = ['error', 'warn', 'off']
 const QUEUE_NAMES = new Set(['concurrency', 'timeout'])
 const URL_RULE =
-  'a postgres:// URL, with special characters of user and password percent-encoded (encodeURIComponent)'
+  'a postgres:// URL of one host, with special characters of user and password percent-encoded (encodeURIComponent)'
 const SCHEMA_RULE = 'a lower-case letter or _, then up to 47 lower-case letters, digits or _, but not pg_…'
 
 /**

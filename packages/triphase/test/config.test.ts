@@ -187,7 +187,7 @@ describe('URLs', () => {
     ['postgres://localhost:99999/db'],
     [5432],
   ])('%s is not, and the remedy is named', (bad) => {
-    expect(refusal({ url: bad })).toMatch(/url: a postgres:\/\/ URL, .*percent-encoded/)
+    expect(refusal({ url: bad })).toMatch(/url: a postgres:\/\/ URL of one host, .*percent-encoded/)
   })
 })
 

@@ -31,6 +31,7 @@ const ANSWER_MS = 10_000
 export function redisNotifier(options: RedisNotifierOptions): Notifier {
   let subscription: Subscription | undefined
   let publisher: Redis | undefined
+  let failure: Error | undefined
   return {
     name: 'redis',
     async start(context) {
@@ -40,9 +41,16 @@ export function redisNotifier(options: RedisNotifierOptions): Notifier {
     async publish(database, hints) {
       if (hints.length === 0) return
       subscription?.quicken()
-      publisher ??= connection(options, { maxRetriesPerRequest: 1 })
+      publisher ??= connection(options, { maxRetriesPerRequest: 1 }).on('error', (error) => {
+        failure = error
+      })
       const [redis, channel] = [publisher, channelOf(options, database.schema)]
-      await Promise.all(hints.map((hint) => redis.publish(channel, JSON.stringify(hint))))
+      try {
+        await Promise.all(hints.map((hint) => redis.publish(channel, JSON.stringify(hint))))
+      } catch (error) {
+        // Of a connection that it cannot open ioredis says in a publish only how often it tried.
+        throw unreachable(/max retries/.test((error as Error).message) ? (failure ?? error) : error)
+      }
     },
     observe(foundWork) {
       if (foundWork) subscription?.quicken()
@@ -138,6 +146,13 @@ class Subscription {
     this.#context.telemetry.emit('notifier:changed', event)
     this.#tried.resolve()
   }
+}
+
+function unreachable(cause: unknown): Error {
+  const message = cause instanceof Error ? cause.message : String(cause)
+  return new Error(`Redis cannot be reached: ${message}. Other processes find these jobs by polling.`, {
+    cause,
+  })
 }
 
 function channelOf({ prefix = 'triphase' }: RedisNotifierOptions, schema: string): string {

@@ -61,7 +61,9 @@ describe.skipIf(NO_REDIS)('over a real Redis', () => {
     telemetry.on('notifier:changed', ({ connected }) => changes.push(connected))
     await start()
     await redis.kill()
-    await expect(notifier.publish(bench.schema.database, [{ kind: 'resync' }])).rejects.toThrow()
+    await expect(notifier.publish(bench.schema.database, [{ kind: 'resync' }])).rejects.toThrow(
+      /^Redis cannot be reached: (connect ECONNREFUSED|Connection is closed)/,
+    )
     await insertJob(bench.schema.database)
     await eventually(() => expect(hints).toContainEqual({ kind: 'available', queue: 'queue' }))
     await redis.start()
@@ -91,5 +93,8 @@ describe.skipIf(NO_REDIS)('over a real Redis', () => {
     await eventually(() => expect(witness.hints).toContainEqual({ kind: 'available', queue: 'queue' }))
     const error = { code: 'ECONNREFUSED' }
     expect(changes).toMatchObject([{ notifier: 'redis', connected: false, error }])
+    await expect(absent.publish(bench.schema.database, [{ kind: 'resync' }])).rejects.toThrow(
+      /^Redis cannot be reached: connect ECONNREFUSED/,
+    )
   })
 })
