@@ -185,6 +185,7 @@ describe('URLs', () => {
     ['postgres://user:pa#ss@localhost/db'],
     ['postgres://user:pa/ss@localhost/db'],
     ['postgres://localhost:99999/db'],
+    ['postgres://one:5432,other:5432/db'],
     [5432],
   ])('%s is not, and the remedy is named', (bad) => {
     expect(refusal({ url: bad })).toMatch(/url: a postgres:\/\/ URL of one host, .*percent-encoded/)

@@ -24,6 +24,12 @@ export interface ConnectionListener {
   lost(error: Error): void
 }
 
+/**
+ * Of every connection: a server that has vanished while an answer of it is waited for is noticed within 20 s. The kernel's
+ * own first look, which pg leaves as it is, comes after two hours.
+ */
+export const KEEP_ALIVE = { keepAlive: true, keepAliveInitialDelayMillis: 10_000 } as const
+
 type Rows<Row> = Promise<Row[]>
 
 /** One transaction on the engine's pool. */
@@ -60,7 +66,7 @@ export class Database {
       max: options.size,
       connectionTimeoutMillis: options.acquireTimeoutMs,
       idleTimeoutMillis: 60_000,
-      keepAlive: true,
+      ...KEEP_ALIVE,
       types: TYPES,
     })
     this.#pool.on('error', onError)

@@ -1,5 +1,6 @@
 import pg from 'pg'
-import { hearErrors, isConnectionFailure } from './database.ts'
+import { TriphaseError } from '../errors.ts'
+import { hearErrors, isConnectionFailure, KEEP_ALIVE } from './database.ts'
 
 /**
  * How the engine runs transactions of the application: with the application's own pool and query library, so that a
@@ -23,7 +24,8 @@ export interface Transactor<Tx> {
 
 /**
  * Transactions on a `pg` pool. The pool's `'error'` event (an idle connection was lost, as at each restart of the server)
- * no longer ends the process: the pool opens another connection. Listen to it, too, where you want to hear of it.
+ * no longer ends the process: the pool opens another connection. Listen to it, too, where you want to hear of it. A connection
+ * that does not answer BEGIN within the pool's `connectionTimeoutMillis` (30 s where it has none) is given up.
  *
  * @example
  * createEngine({ url, transactor: pgTransactor(new pg.Pool({ connectionString })) })
@@ -46,26 +48,57 @@ async function inTransaction<Value>(
   // For the clients that were open before `hearErrors`.
   const unheard = () => {}
   client.on('error', unheard)
-  let broken = false
+  let broken = true
   try {
-    await client.query('BEGIN')
-    const value = await work(client)
-    const { command } = await client.query('COMMIT')
-    if (command !== 'COMMIT')
-      throw new Error('The transaction had failed and was rolled back by the database.')
-    return value
-  } catch (error) {
-    const rolledBack = await client.query('ROLLBACK').then(
-      () => true,
-      () => false,
-    )
-    // One that leads to a server that only reads, since a failover, answers ROLLBACK too.
-    broken = !rolledBack || isConnectionFailure(error)
-    throw error
+    await begin(client, pool.options.connectionTimeoutMillis || BEGIN_MS)
+    try {
+      const value = await work(client)
+      const { command } = await client.query('COMMIT')
+      if (command !== 'COMMIT')
+        throw new Error('The transaction had failed and was rolled back by the database.')
+      broken = false
+      return value
+    } catch (error) {
+      const rolledBack = await client.query('ROLLBACK').then(
+        () => true,
+        () => false,
+      )
+      // One that leads to a server that only reads, since a failover, answers ROLLBACK too.
+      broken = !rolledBack || isConnectionFailure(error)
+      throw error
+    }
   } finally {
     client.off('error', unheard)
     client.release(broken)
   }
+}
+
+/** Until BEGIN is answered, on a pool without a time limit for connecting. */
+const BEGIN_MS = 30_000
+
+/**
+ * Begins a transaction on a connection that may have been idle while a server or a network went away in silence. TCP would
+ * tell of that after a quarter of an hour, in which each of the pool's connections would take a job with it.
+ */
+async function begin(client: pg.PoolClient, limitMs: number): Promise<void> {
+  const late = Promise.withResolvers<never>()
+  const timer = setTimeout(() => late.reject(silent(limitMs)), limitMs)
+  const begun = client.query('BEGIN')
+  // Once `late` has won, its own end is of no interest.
+  begun.catch(() => {})
+  try {
+    await Promise.race([begun, late.promise])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+function silent(limitMs: number): TriphaseError {
+  return new TriphaseError(
+    'CONNECTION_FAILED',
+    `The database did not answer BEGIN within ${limitMs} ms. Look for a hung server, one that was replaced, a pooler ` +
+      'without a free server connection, or a network that drops packets.',
+  )
 }
 
 /** A pool for the application's transactions, for applications that bring none. Opens no connection before it is used. */
@@ -82,7 +115,7 @@ export function openApplicationPool(options: {
     application_name: options.applicationName,
     connectionTimeoutMillis: options.acquireTimeoutMs,
     idleTimeoutMillis: 60_000,
-    keepAlive: true,
+    ...KEEP_ALIVE,
   })
   pool.on('error', options.onError)
   return pool

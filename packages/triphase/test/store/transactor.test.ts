@@ -86,6 +86,27 @@ describe('pgTransactor', () => {
     await readers.end()
   })
 
+  test('a connection that does not answer BEGIN is given up, and the next one used', async () => {
+    const proxy = await startFaultProxy(serverAddress(testUrl()))
+    const proxied = new pg.Pool({
+      connectionString: proxy.url(testUrl()),
+      max: 1,
+      connectionTimeoutMillis: 1_000,
+    })
+    const { transaction } = pgTransactor(proxied)
+    const one = () => transaction(async (tx) => (await tx.query('SELECT 1 AS one')).rows)
+    await one()
+    const begin = proxy.onStatement(/^BEGIN/, 'hold-before')
+    await expect(one()).rejects.toMatchObject({
+      code: 'CONNECTION_FAILED',
+      message: expect.stringMatching(/did not answer BEGIN within 1000 ms.*a network that drops packets/),
+    })
+    expect(begin.hits).toBe(1)
+    expect(await one()).toEqual([{ one: 1 }])
+    await proxied.end()
+    await proxy.close()
+  })
+
   test('a pool to whose errors nobody listens loses its idle connections, and the process goes on', async () => {
     const proxy = await startFaultProxy(serverAddress(testUrl()))
     const proxied = new pg.Pool({ connectionString: proxy.url(testUrl()), max: 1 })
