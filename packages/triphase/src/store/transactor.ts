@@ -5,7 +5,8 @@ import { hearErrors, isConnectionFailure, KEEP_ALIVE } from './database.ts'
 /**
  * How the engine runs transactions of the application: with the application's own pool and query library, so that a
  * staged task's prepare and commit use what the rest of the application uses. `pgTransactor` is for node-postgres;
- * others take a few lines.
+ * others take a few lines. A `pg` pool below them, and its clients, need listeners for `'error'`: unheard, a lost connection ends
+ * the process (docs/operating.md).
  *
  * @example
  * const kyselyTransactor: Transactor<Transaction<DB>> = {

@@ -11,7 +11,9 @@ import {
 } from '../../src/index.ts'
 import { testUrl } from '../support/database-url.ts'
 import { useEngines } from '../support/engines.ts'
+import { serverAddress, startFaultProxy } from '../support/fault-proxy.ts'
 import { jobIn } from '../support/jobs.ts'
+import { eventually } from '../support/processes.ts'
 
 const bench = useEngines()
 
@@ -115,4 +117,23 @@ test("a staged task's commit and its ack are one transaction of Kysely", async (
   expect(await tables().selectFrom('images').select(['status', 'description']).execute()).toEqual([
     { status: 'processing', description: null },
   ])
+})
+
+test('a connection that is lost in a transaction harms only that one, where pool and clients are listened to', async () => {
+  const proxy = await startFaultProxy(serverAddress(testUrl()))
+  const pool = new pg.Pool({ connectionString: proxy.url(testUrl()), max: 1 })
+  pool.on('error', () => {})
+  pool.on('connect', (client) => client.on('error', () => {}))
+  const proxied = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) })
+  const one = sql<{ one: number }>`SELECT 1 AS one`
+  const lost = proxied.transaction().execute(async (tx) => {
+    await one.execute(tx)
+    proxy.cutAll()
+    await eventually(() => proxy.connections === 0)
+    await one.execute(tx)
+  })
+  await expect(lost).rejects.toThrow()
+  expect((await proxied.transaction().execute((tx) => one.execute(tx))).rows).toEqual([{ one: 1 }])
+  await proxied.destroy()
+  await proxy.close()
 })
