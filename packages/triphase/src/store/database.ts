@@ -217,11 +217,21 @@ export function hearErrors(pool: pg.Pool): void {
   pool.on('connect', (client) => client.on('error', () => {}))
 }
 
-/** Ends a pool. Connections whose goodbye nobody answers (the network is away) do not keep the process alive. */
+const GIVE_BACK_MS = 5_000
+
+/**
+ * Ends a pool. Neither connections whose goodbye nobody answers (the network is away) nor those that are not given back for
+ * 5 s (a statement that never ends) keep the process alive.
+ */
 export async function endPool(pool: pg.Pool): Promise<void> {
   const clients = [...(pool as unknown as { _clients: { unref(): void }[] })._clients]
+  const unref = () => {
+    for (const client of clients) client.unref()
+  }
+  const timer = setTimeout(unref, GIVE_BACK_MS)
   await pool.end()
-  for (const client of clients) client.unref()
+  clearTimeout(timer)
+  unref()
 }
 
 /** Asks the server, over a connection of its own, to give up what `client` waits for; nobody waits for the answer. */

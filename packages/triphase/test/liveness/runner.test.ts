@@ -11,6 +11,7 @@ const bench = useEngines()
 afterEach(killWorkers)
 
 const nap = defineTask({ name: 'nap', input: unchecked<{ ms: number }>(), run: () => {} })
+const stuck = defineTask({ name: 'stuck', input: unchecked<{ seconds: number }>(), run: () => {} })
 const hold = defineTask({ name: 'hold', input: unchecked<unknown>(), run: () => {} })
 const SIGNALS = ['SIGTERM', 'SIGINT'] as const
 
@@ -65,6 +66,21 @@ describe('the runner', () => {
     await engine.start()
     await eventually(async () => (await engine.job(id))?.state === 'completed')
     expect(await engine.job(id)).toMatchObject({ attempt: 1, crashCount: 0 })
+  })
+
+  test('ends its process though a statement of a job never ends', async () => {
+    const process = await runner({ grace: '100ms' })
+    const engine = bench.engine()
+    await engine.enqueue(stuck, { seconds: 60 })
+    await process.event('napping')
+    process.kill('SIGTERM')
+    await process.event('stopped')
+    expect(await process.exited).toEqual({ code: 0, signal: null })
+    const running = await bench.schema.database.query(
+      `SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+       WHERE query LIKE '%AS stuck%' AND state = 'active' AND pid <> pg_backend_pid()`,
+    )
+    expect(running).toHaveLength(1)
   })
 
   test('takes signals that come at the same time for one', async () => {

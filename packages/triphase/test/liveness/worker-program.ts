@@ -76,8 +76,20 @@ const paid = defineStagedTask({
   commit: async ({ answer }) => ({ answer, committedBy: process.pid }),
 })
 
+/** Waits for the database, in a transaction, whatever its signal says. */
+const stuck = defineStagedTask({
+  name: 'stuck',
+  input: unchecked<{ seconds: number }>(),
+  prepare: async ({ tx, input, job }) => {
+    print('napping', { jobId: job.id })
+    await tx.query('SELECT pg_sleep($1), $2::text AS stuck', [input.seconds, job.id])
+  },
+  call: async () => null,
+  commit: async () => {},
+})
+
 function engineOf({ url, schema, options }: WorkerSettings): Engine<pg.PoolClient> {
-  const tasks = [hold, nap, poison, paid]
+  const tasks = [hold, nap, poison, paid, stuck]
   const pools = { engine: { size: 3 }, application: { size: 2 } }
   const engine = createEngine({ url, schema, ...pools, abortGrace: '500ms', tasks, ...options })
   engine.telemetry.onAny((name, event) => {
