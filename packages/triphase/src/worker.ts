@@ -53,6 +53,8 @@ export class Worker {
   readonly #stager: Stager
   readonly #janitor: Janitor
   readonly #producers = new Map<string, Producer>()
+  /** Of each queue. */
+  readonly #marks: Marks[] = []
   /** One suspect at a time in this process: reserved by the claim that may bring one, until that one is through. */
   #suspectReserved = false
 
@@ -126,6 +128,7 @@ export class Worker {
         break
       case 'resync':
         this.#heart.beatNow()
+        for (const marks of this.#marks) marks.forget()
         for (const producer of this.#producers.values()) producer.resync()
         break
     }
@@ -216,6 +219,7 @@ export class Worker {
 
   #makeProducer(queue: string, concurrency: number): Producer {
     const marks = new Marks()
+    this.#marks.push(marks)
     return new Producer({
       queue,
       concurrency,
@@ -317,6 +321,7 @@ export class Worker {
     const claims = this.#claims.all()
     telemetry.emit('process:lost', { processId: this.processId, aborted: claims.length })
     for (const claim of claims) this.#lose(claim, claim.job.claimNo)
+    for (const marks of this.#marks) marks.forget()
     for (const producer of this.#producers.values()) producer.wake()
   }
 

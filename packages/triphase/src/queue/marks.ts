@@ -22,6 +22,9 @@ interface Top {
  * reached becomes the mark only when every transaction that was open while the claim looked has ended. A transaction
  * that only reads has no number and holds nothing back. What slips through all the same (a claim that was rolled
  * back, a position drawn just before its transaction got its number) is found by a walk from the start every 30 s.
+ *
+ * Where a walk finds a job below the mark, positions may have begun again lower down (a failover to a server that was
+ * behind, a restored copy), and many more may lie there: the mark is learned anew.
  */
 export class Marks {
   #marks: number[] = PRIORITIES.map(() => 0)
@@ -35,9 +38,21 @@ export class Marks {
     return PRIORITIES.map(() => 0)
   }
 
+  /** Claims start from the beginning until marks are learned again: this may be another database than before. */
+  forget(): void {
+    for (const priority of this.#marks.keys()) this.#forget(priority)
+  }
+
+  #forget(priority: number): void {
+    this.#marks[priority] = 0
+    this.#tops[priority] = []
+  }
+
   /** Takes note of what a claim has reached. */
   learn(receipt: ClaimReceipt): void {
     for (const [priority, position] of receipt.tops) {
+      if ((receipt.bottoms.get(priority) as number) <= (this.#marks[priority] as number))
+        this.#forget(priority)
       const tops = this.#tops[priority] as Top[]
       while ((tops[0]?.horizon ?? Number.POSITIVE_INFINITY) <= receipt.oldestOpen) {
         this.#marks[priority] = Math.max(this.#marks[priority] as number, (tops.shift() as Top).position)

@@ -7,6 +7,8 @@ const CLAIM = /* sql */ `SELECT * FROM triphase.claim_jobs($1, $2, $3, $4, $5, $
 export interface ClaimReceipt {
   /** The last position that was claimed of each priority, suspects apart. */
   tops: Map<number, number>
+  /** The first one. */
+  bottoms: Map<number, number>
   /** Every transaction below this number had ended when the claim looked. */
   oldestOpen: number
   /** No transaction from this number on had begun. */
@@ -51,11 +53,13 @@ export async function claimJobs(
 function receiptOf(rows: readonly ClaimRow[]): ClaimReceipt | null {
   const [first] = rows
   if (!first) return null
-  const tops = new Map<number, number>()
+  const [tops, bottoms] = [new Map<number, number>(), new Map<number, number>()]
   for (const { priority, position, crash_count } of rows) {
-    if (crash_count < 2) tops.set(priority, Math.max(tops.get(priority) ?? 0, Number(position)))
+    if (crash_count >= 2) continue
+    tops.set(priority, Math.max(tops.get(priority) ?? 0, Number(position)))
+    bottoms.set(priority, Math.min(bottoms.get(priority) ?? Number.POSITIVE_INFINITY, Number(position)))
   }
-  return { tops, oldestOpen: Number(first.oldest_open), horizon: Number(first.horizon) }
+  return { tops, bottoms, oldestOpen: Number(first.oldest_open), horizon: Number(first.horizon) }
 }
 
 function inLine(a: ClaimRow, b: ClaimRow): number {

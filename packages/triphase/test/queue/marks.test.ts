@@ -2,8 +2,9 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Marks } from '../../src/queue/marks.ts'
 
-const receipt = (position: number, oldestOpen: number, horizon: number, priority = 2) => ({
+const receipt = (position: number, oldestOpen: number, horizon: number, priority = 2, bottom = position) => ({
   tops: new Map([[priority, position]]),
+  bottoms: new Map([[priority, bottom]]),
   oldestOpen,
   horizon,
 })
@@ -38,6 +39,22 @@ describe('marks', () => {
     expect(marks.next(29_999)).toEqual([0, 0, 100, 0])
     expect(marks.next(30_000)).toEqual([0, 0, 0, 0])
     expect(marks.next(30_001)).toEqual([0, 0, 100, 0])
+  })
+
+  test('are learned anew where a walk finds a job below one: positions have begun again', () => {
+    const marks = new Marks()
+    marks.next(0)
+    marks.learn(receipt(100, 1, 10, 0))
+    marks.learn(receipt(100, 1, 10))
+    marks.learn(receipt(200, 20, 30, 0))
+    marks.learn(receipt(200, 20, 30))
+    expect(marks.next(1)).toEqual([100, 0, 100, 0])
+    marks.learn(receipt(250, 20, 31, 2, 7))
+    expect(marks.next(2)).toEqual([100, 0, 0, 0])
+    marks.learn(receipt(260, 31, 32))
+    expect(marks.next(3)).toEqual([100, 0, 250, 0])
+    marks.forget()
+    expect(marks.next(4)).toEqual([0, 0, 0, 0])
   })
 
   test('are learned in no time after a transaction that was open for a million claims', () => {

@@ -18,6 +18,7 @@ export const NOT_POOLED_FILES: Readonly<Record<string, string>> = {
   'staged/table.test.ts': PURE,
   '{adviser,detached}.test.ts': PURE,
   'queue/ledger.test.ts': PURE,
+  'liveness/failover.test.ts': 'waits for notifications to come back, as none come through a pooler',
   'store/plans.test.ts': 'about the plans that one connection of the server keeps',
   'guard/table.test.ts': PURE,
   'sweeps/page-reader.test.ts': PURE,
