@@ -220,7 +220,7 @@ export class Engine<Tx> {
   }
 
   /**
-   * Writes many jobs of one task, all or none, in one statement (two when some have unique keys).
+   * Writes many jobs of one task, all or none, in one statement.
    *
    * @returns what `enqueue` returns for each, in the order given.
    * @example

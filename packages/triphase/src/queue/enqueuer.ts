@@ -74,7 +74,7 @@ export class Enqueuer {
     const inserted =
       run === undefined && only && jobs.length === 1 && only.uniqueKey === null
         ? [await this.#writeSingle(only)]
-        : await insertInOrder(run ?? this.#onPool, jobs)
+        : await insertAll(run ?? this.#onPool, jobs)
     const written = jobs.filter((_job, index) => inserted[index]?.created)
     if (written.length > 0) this.#report(task, inserted, written)
     return { inserted, hints: hintsOf(written) }
@@ -106,15 +106,8 @@ export class Enqueuer {
   }
 }
 
-async function insertInOrder(run: RunStatement, jobs: readonly NewJob[]): Promise<InsertedJob[]> {
-  const plain = jobs.filter((job) => job.uniqueKey === null)
-  if (plain.length === jobs.length) return insertJobs(run, jobs)
-  const unique = jobs.filter((job) => job.uniqueKey !== null)
-  const plainWritten = (plain.length > 0 ? await insertJobs(run, plain) : []).values()
-  const uniqueWritten = (unique.length > 0 ? await insertUniqueJobs(run, unique) : []).values()
-  return jobs.map(
-    (job) => (job.uniqueKey === null ? plainWritten : uniqueWritten).next().value as InsertedJob,
-  )
+function insertAll(run: RunStatement, jobs: readonly NewJob[]): Promise<InsertedJob[]> {
+  return jobs.some((job) => job.uniqueKey !== null) ? insertUniqueJobs(run, jobs) : insertJobs(run, jobs)
 }
 
 async function checkedJobs<RawInput>(
