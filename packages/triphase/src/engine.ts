@@ -88,6 +88,8 @@ export class Engine<Tx> {
   readonly #outbox: HintOutbox
   readonly #enqueuer: Enqueuer
   readonly #hintsOf = new WeakMap<object, Hint[]>()
+  /** Of the engine's own pool: outside of a transaction its clients are nobody's. */
+  readonly #ended = new WeakSet<object>()
   /** Where jobs run, whoever made them known: where the engine was started, outside of every transaction. */
   #own = outside(() => AsyncLocalStorage.snapshot())
   #worker: Worker | undefined
@@ -202,7 +204,8 @@ export class Engine<Tx> {
    * Writes a job.
    *
    * @returns its id, and whether it was written (false: a live job holds its unique key, and the id is that job's).
-   * @throws {TriphaseError} `INVALID_INPUT`, naming every fault of input and options; nothing is written.
+   * @throws {TriphaseError} `INVALID_INPUT`, naming every fault of input and options; `INVALID_OPTIONS` where `tx` has ended;
+   * nothing is written.
    * @example
    * await engine.enqueue(sendReceipt, { orderId: '17' }, { delay: '5m' })
    */
@@ -452,7 +455,11 @@ export class Engine<Tx> {
     const value = await guarded({ policy, source, options, opened }, (inside) =>
       this.#transactor.transaction((tx) => {
         this.#hintsOf.set(tx as object, hints)
-        return inside(() => work(tx)).finally(() => this.#hintsOf.delete(tx as object))
+        this.#ended.delete(tx as object)
+        return inside(async () => work(tx)).finally(() => {
+          this.#hintsOf.delete(tx as object)
+          if (this.#pools.ownsApplication) this.#ended.add(tx as object)
+        })
       }),
     )
     this.#send(hints)
@@ -495,8 +502,11 @@ export class Engine<Tx> {
   }
 
   #inside(tx: Tx): RunStatement {
-    return async (text, values) =>
-      (await this.#transactor.execute(tx, this.#database.text(text), values)).rows
+    return async (text, values) => {
+      // Its connection may be in somebody else's transaction by now, which would take the job along or roll it back.
+      if (this.#ended.has(tx as object)) throw hasEnded()
+      return (await this.#transactor.execute(tx, this.#database.text(text), values)).rows
+    }
   }
 
   /** To this process's own worker at once, to the others by the notifier. */
@@ -558,6 +568,13 @@ function explainedFailure(error: unknown): never {
 
 function wasStopped(): TriphaseError {
   return new TriphaseError('ENGINE_NOT_RUNNING', 'This engine was stopped. Make another one to start again.')
+}
+
+function hasEnded(): TriphaseError {
+  return new TriphaseError(
+    'INVALID_OPTIONS',
+    'tx: this transaction has ended, and the job was not written. Await enqueue before the end of the work that opened the transaction.',
+  )
 }
 
 function checkedQueue(name: string): string {
