@@ -549,6 +549,14 @@ export type TransactionOf<Tx> = unknown extends Tx ? pg.PoolClient : Tx
 export type NeedsTransactor<Tx> = pg.PoolClient extends Tx ? unknown : { transactor: Transactor<Tx> }
 
 function tasksByName(tasks: readonly Task<unknown, never>[]): Map<string, Task<unknown, never>> {
+  // As of a module that imports this one, too.
+  const missing = tasks.findIndex((task) => typeof task?.execute !== 'function')
+  if (missing >= 0) {
+    throw new TriphaseError(
+      'INVALID_CONFIG',
+      `tasks.${missing}: no task (of defineTask, defineStagedTask or defineSweep) but ${tasks[missing] === undefined ? 'undefined, as in a circle of imports' : typeof tasks[missing]}.`,
+    )
+  }
   const byName = new Map(tasks.map((task) => [task.name, task]))
   if (byName.size < tasks.length) {
     const names = tasks.map(({ name }) => name)

@@ -159,7 +159,9 @@ function enqueueFaults(options: EnqueueOptions): string[] {
     faults.push('uniqueFor: needs a uniqueKey')
   if (options.uniqueKey !== undefined && !isStorableText(options.uniqueKey))
     faults.push(`uniqueKey: ${STORABLE_TEXT}`)
-  for (const [index, tag] of (options.tags ?? []).entries()) {
+  const tags: unknown = options.tags ?? []
+  if (!Array.isArray(tags)) return [...faults, 'tags: a list of words']
+  for (const [index, tag] of tags.entries()) {
     if (!isStorableText(tag)) faults.push(`tags.${index}: ${STORABLE_TEXT}`)
   }
   return faults

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
+import { isSchemaName, SCHEMA_RULE } from '../config.ts'
 import { TriphaseError } from '../errors.ts'
 import { type Database, type EngineTransaction, inSchema } from './database.ts'
 import { MIGRATIONS, type Migration } from './migrations.gen.ts'
@@ -119,11 +120,13 @@ export async function requireCompatible(database: Database): Promise<void> {
 /**
  * All migrations from `after` (exclusive) on as one SQL script, for teams that run their own migrations.
  *
+ * @throws {TriphaseError} `INVALID_OPTIONS` for a schema that no engine can have.
  * @example
  * writeFileSync('migrations/20260101_triphase.sql', migrationSql({ schema: 'triphase' }))
  */
 export function migrationSql(options: { schema?: string; after?: number } = {}): string {
   const schema = options.schema ?? 'triphase'
+  if (!isSchemaName(schema)) throw new TriphaseError('INVALID_OPTIONS', `schema: ${SCHEMA_RULE}`)
   const missing = MIGRATIONS.filter(({ version }) => version > (options.after ?? 0))
   const record = ({ version, name, minCompatible }: Migration) =>
     `INSERT INTO triphase.migration (version, name, min_compatible) VALUES (${version}, '${name}', ${minCompatible});`

@@ -198,7 +198,7 @@ describe('a paused queue', () => {
     await jobIn(operator, id, 'completed')
   })
 
-  test.each([[''], ['a b'], ['a'.repeat(101)]])('cannot have the name %j', async (name) => {
+  test.each([[''], ['a b'], ['a'.repeat(101)], [null as never]])('cannot have the name %j', async (name) => {
     const engine = bench.engine()
     const refused = { code: 'INVALID_OPTIONS', message: expect.stringMatching(/^queue: 1 to 100 letters/) }
     await expect(engine.pauseQueue(name)).rejects.toMatchObject(refused)
