@@ -76,7 +76,7 @@ export class Enqueuer {
         ? [await this.#writeSingle(only)]
         : await insertAll(run ?? this.#onPool, jobs)
     const written = jobs.filter((_job, index) => inserted[index]?.created)
-    if (written.length > 0) this.#report(task, inserted, written)
+    this.#report(task, inserted, jobs)
     return { inserted, hints: hintsOf(written) }
   }
 
@@ -99,10 +99,18 @@ export class Enqueuer {
     }
   }
 
-  #report(task: TaskReference<unknown>, inserted: readonly InsertedJob[], written: readonly NewJob[]): void {
+  #report(task: TaskReference<unknown>, inserted: readonly InsertedJob[], jobs: readonly NewJob[]): void {
     if (!this.#telemetry.hears('job:enqueued')) return
-    const jobIds = inserted.filter(({ created }) => created).map(({ id }) => id)
-    this.#telemetry.emit('job:enqueued', { jobIds, task: task.name, queue: (written[0] as NewJob).queue })
+    const written = new Map<string, string[]>()
+    for (const [index, { queue }] of jobs.entries()) {
+      const { id, created } = inserted[index] as InsertedJob
+      if (!created) continue
+      const jobIds = written.get(queue)
+      if (jobIds) jobIds.push(id)
+      else written.set(queue, [id])
+    }
+    for (const [queue, jobIds] of written)
+      this.#telemetry.emit('job:enqueued', { jobIds, task: task.name, queue })
   }
 }
 
