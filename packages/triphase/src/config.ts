@@ -57,7 +57,7 @@ export interface EngineOptions {
   /**
    * How long history is kept, in whole days (a day is dropped when all of it is older). Default 7 days. With 0, completed
    * jobs leave nothing behind: no result, no ledger. Cancelled and discarded ones stay until their day is over, so that
-   * somebody can look at them and retry them. All processes of a database should agree on it.
+   * somebody can look at them and retry them. All processes of a database that work should agree on it: one of them drops what is old.
    */
   retention?: Duration
   /** How often a process says that it lives. Default 4 s. */

@@ -141,7 +141,7 @@ export class Engine<Tx> {
    */
   async migrate(): Promise<number[]> {
     await describeServer(this.#database)
-    return migrate(this.#database, this.#config.retentionMs)
+    return migrate(this.#database)
   }
 
   /**

@@ -34,7 +34,7 @@ export interface PartitionWork {
  * No ack waits for it: a new partition is a plain table that is attached, and the lock for that (SHARE UPDATE
  * EXCLUSIVE) lets rows in.
  */
-async function makePartitions(database: Database, at?: Date): Promise<number> {
+export async function makePartitions(database: Database, at?: Date): Promise<number> {
   const now = at ?? (await databaseTime(database))
   let made = 0
   for (const table of PARTITIONED) {

@@ -106,6 +106,14 @@ test.concurrent('a day is dropped when all of it is older than the retention, wi
   expect(sent.filter((sql) => /DELETE FROM triphase\.job_(history|attempt)/.test(sql))).toEqual([])
 })
 
+test.concurrent('who migrates drops nothing: it may not know how long the others keep history', async (context) => {
+  const scene = await bare(context)
+  await maintainPartitions(scene.schema.database, 30 * DAY_MS, inDays(-20))
+  const kept = days(-20, -13)
+  await scene.engine({ retention: 0 }).migrate()
+  await expectDays(scene, [...kept, ...days(0, 7)])
+})
+
 test.concurrent('several processes that maintain at the same time make each partition once, and none fails', async (context) => {
   const scene = await bare(context)
   const { database } = scene.schema
