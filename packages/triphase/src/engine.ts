@@ -33,7 +33,7 @@ import { notify } from './store/notify.ts'
 import { pauseQueue, resumeQueue, setQueueConcurrency } from './store/queue.ts'
 import { retryJob } from './store/retry-job.ts'
 import { describeServer, type ServerDescription } from './store/server.ts'
-import type { Transactor } from './store/transactor.ts'
+import { executeInside, type Transactor } from './store/transactor.ts'
 import { isSweep, type Sweep } from './sweeps/sweep.ts'
 import { SweepControl } from './sweeps/sweep-control.ts'
 import { isQueueName, QUEUE_NAME_RULE, type Task, type TaskReference } from './task.ts'
@@ -505,7 +505,7 @@ export class Engine<Tx> {
     return async (text, values) => {
       // Its connection may be in somebody else's transaction by now, which would take the job along or roll it back.
       if (this.#ended.has(tx as object)) throw hasEnded()
-      return (await this.#transactor.execute(tx, this.#database.text(text), values)).rows
+      return executeInside(this.#transactor, tx, this.#database.text(text), values)
     }
   }
 
