@@ -145,7 +145,7 @@ export class Engine<Tx> {
   }
 
   /**
-   * Starts to work on the configured queues, or on others.
+   * Starts to work on the configured queues, or on others. An engine that has been started already stays with its queues.
    *
    * @throws {TriphaseError} `INVALID_CONFIG`, `MIGRATION_NEEDED`, `SCHEMA_TOO_NEW`, `SERVER_TOO_OLD`, `NO_PERMISSION`,
    * `CONNECTION_FAILED`, `LOGIN_REFUSED`.
@@ -203,7 +203,7 @@ export class Engine<Tx> {
   /**
    * Writes a job.
    *
-   * @returns its id, and whether it was written (false: a live job holds its unique key, and the id is that job's).
+   * @returns its id, and whether it was written (false: another job holds its unique key, and the id is that job's).
    * @throws {TriphaseError} `INVALID_INPUT`, naming every fault of input and options; `INVALID_OPTIONS` where `tx` has ended;
    * nothing is written.
    * @example
@@ -311,7 +311,7 @@ export class Engine<Tx> {
    * Runs a discarded or cancelled job again, with a fresh set of attempts and the answers that were stored for it, or
    * a waiting one now. A job whose unique key is held by another live job stays as it is.
    *
-   * @returns whether the job is available now.
+   * @returns whether it was made available; false where it was so already, is running or completed, or is not known.
    */
   async retry(id: string): Promise<boolean> {
     const queue = isJobId(id) ? await retryJob(this.#database, id) : null

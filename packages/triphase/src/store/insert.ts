@@ -22,7 +22,7 @@ export interface NewJob {
 
 export interface InsertedJob {
   id: string
-  /** False when a live job holds the unique key: then `id` is that job's. */
+  /** False when another job holds the unique key, a live one or (`uniqueFor`) one that is over: then `id` is that job's. */
   created: boolean
 }
 
