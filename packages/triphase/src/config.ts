@@ -57,7 +57,7 @@ export interface EngineOptions {
   /**
    * How long history is kept, in whole days (a day is dropped when all of it is older). Default 7 days. With 0, completed
    * jobs leave nothing behind: no result, no ledger. Cancelled and discarded ones stay until their day is over, so that
-   * somebody can look at them and retry them. All processes of a database should agree on it.
+   * somebody can look at them and retry them. All processes of a database that work should agree on it: one of them drops what is old.
    */
   retention?: Duration
   /** How often a process says that it lives. Default 4 s. */
@@ -129,7 +129,8 @@ const GUARD_MODES: readonly unknown[] = ['error', 'warn', 'off']
 const QUEUE_NAMES = new Set(['concurrency', 'timeout'])
 const URL_RULE =
   'a postgres:// URL of one host, with special characters of user and password percent-encoded (encodeURIComponent)'
-const SCHEMA_RULE = 'a lower-case letter or _, then up to 47 lower-case letters, digits or _, but not pg_…'
+export const SCHEMA_RULE =
+  'a lower-case letter or _, then up to 47 lower-case letters, digits or _, but not pg_…'
 
 /**
  * Checks options and fills in the defaults.
@@ -150,10 +151,9 @@ export function resolveConfig(options: EngineOptions): EngineConfig {
     faults.push(`directUrl: ${URL_RULE}`)
   }
   const schema = options.schema ?? 'triphase'
-  if (!/^[a-z_][a-z0-9_]{0,47}$/.test(schema) || schema.startsWith('pg_'))
-    faults.push(`schema: ${SCHEMA_RULE}`)
+  if (!isSchemaName(schema)) faults.push(`schema: ${SCHEMA_RULE}`)
   const name = options.name ?? 'triphase'
-  if (!/^[\w.:/ -]{1,40}$/.test(name))
+  if (typeof name !== 'string' || !/^[\w.:/ -]{1,40}$/.test(name))
     faults.push('name: 1 to 40 letters, digits, spaces or any of _ . : / -')
   const heartbeatMs = time('heartbeat', options.heartbeat ?? '4s', 10)
   const deadAfterMs = time('deadAfter', options.deadAfter ?? '12s', 30)
@@ -182,6 +182,10 @@ export function resolveConfig(options: EngineOptions): EngineConfig {
   if (faults.length > 0)
     throw new TriphaseError('INVALID_CONFIG', `The engine cannot work like this: ${faults.join('; ')}.`)
   return Object.freeze(config)
+}
+
+export function isSchemaName(name: unknown): boolean {
+  return typeof name === 'string' && /^[a-z_][a-z0-9_]{0,47}$/.test(name) && !name.startsWith('pg_')
 }
 
 function pool(

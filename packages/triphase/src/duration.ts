@@ -23,7 +23,7 @@ export function milliseconds(duration: Duration): number {
   if (!Number.isFinite(value) || value < 0) {
     throw new TriphaseError(
       'INVALID_DURATION',
-      `${JSON.stringify(duration)} is not a length of time. Write milliseconds as a number, or a number with ms, s, m, h or d, such as '150s'.`,
+      `${typeof duration === 'number' ? duration : JSON.stringify(duration)} is not a length of time. Write milliseconds as a number, or a number with ms, s, m, h or d, such as '150s'.`,
     )
   }
   return value

@@ -33,7 +33,7 @@ import { notify } from './store/notify.ts'
 import { pauseQueue, resumeQueue, setQueueConcurrency } from './store/queue.ts'
 import { retryJob } from './store/retry-job.ts'
 import { describeServer, type ServerDescription } from './store/server.ts'
-import type { Transactor } from './store/transactor.ts'
+import { executeInside, type Transactor } from './store/transactor.ts'
 import { isSweep, type Sweep } from './sweeps/sweep.ts'
 import { SweepControl } from './sweeps/sweep-control.ts'
 import { isQueueName, QUEUE_NAME_RULE, type Task, type TaskReference } from './task.ts'
@@ -88,6 +88,8 @@ export class Engine<Tx> {
   readonly #outbox: HintOutbox
   readonly #enqueuer: Enqueuer
   readonly #hintsOf = new WeakMap<object, Hint[]>()
+  /** Of the engine's own pool: outside of a transaction its clients are nobody's. */
+  readonly #ended = new WeakSet<object>()
   /** Where jobs run, whoever made them known: where the engine was started, outside of every transaction. */
   #own = outside(() => AsyncLocalStorage.snapshot())
   #worker: Worker | undefined
@@ -139,11 +141,11 @@ export class Engine<Tx> {
    */
   async migrate(): Promise<number[]> {
     await describeServer(this.#database)
-    return migrate(this.#database, this.#config.retentionMs)
+    return migrate(this.#database)
   }
 
   /**
-   * Starts to work on the configured queues, or on others.
+   * Starts to work on the configured queues, or on others. An engine that has been started already stays with its queues.
    *
    * @throws {TriphaseError} `INVALID_CONFIG`, `MIGRATION_NEEDED`, `SCHEMA_TOO_NEW`, `SERVER_TOO_OLD`, `NO_PERMISSION`,
    * `CONNECTION_FAILED`, `LOGIN_REFUSED`.
@@ -201,8 +203,9 @@ export class Engine<Tx> {
   /**
    * Writes a job.
    *
-   * @returns its id, and whether it was written (false: a live job holds its unique key, and the id is that job's).
-   * @throws {TriphaseError} `INVALID_INPUT`, naming every fault of input and options; nothing is written.
+   * @returns its id, and whether it was written (false: another job holds its unique key, and the id is that job's).
+   * @throws {TriphaseError} `INVALID_INPUT`, naming every fault of input and options; `INVALID_OPTIONS` where `tx` has ended;
+   * nothing is written.
    * @example
    * await engine.enqueue(sendReceipt, { orderId: '17' }, { delay: '5m' })
    */
@@ -220,7 +223,7 @@ export class Engine<Tx> {
   }
 
   /**
-   * Writes many jobs of one task, all or none, in one statement (two when some have unique keys).
+   * Writes many jobs of one task, all or none, in one statement.
    *
    * @returns what `enqueue` returns for each, in the order given.
    * @example
@@ -308,7 +311,7 @@ export class Engine<Tx> {
    * Runs a discarded or cancelled job again, with a fresh set of attempts and the answers that were stored for it, or
    * a waiting one now. A job whose unique key is held by another live job stays as it is.
    *
-   * @returns whether the job is available now.
+   * @returns whether it was made available; false where it was so already, is running or completed, or is not known.
    */
   async retry(id: string): Promise<boolean> {
     const queue = isJobId(id) ? await retryJob(this.#database, id) : null
@@ -452,7 +455,11 @@ export class Engine<Tx> {
     const value = await guarded({ policy, source, options, opened }, (inside) =>
       this.#transactor.transaction((tx) => {
         this.#hintsOf.set(tx as object, hints)
-        return inside(() => work(tx)).finally(() => this.#hintsOf.delete(tx as object))
+        this.#ended.delete(tx as object)
+        return inside(async () => work(tx)).finally(() => {
+          this.#hintsOf.delete(tx as object)
+          if (this.#pools.ownsApplication) this.#ended.add(tx as object)
+        })
       }),
     )
     this.#send(hints)
@@ -495,8 +502,11 @@ export class Engine<Tx> {
   }
 
   #inside(tx: Tx): RunStatement {
-    return async (text, values) =>
-      (await this.#transactor.execute(tx, this.#database.text(text), values)).rows
+    return async (text, values) => {
+      // Its connection may be in somebody else's transaction by now, which would take the job along or roll it back.
+      if (this.#ended.has(tx as object)) throw hasEnded()
+      return executeInside(this.#transactor, tx, this.#database.text(text), values)
+    }
   }
 
   /** To this process's own worker at once, to the others by the notifier. */
@@ -539,6 +549,14 @@ export type TransactionOf<Tx> = unknown extends Tx ? pg.PoolClient : Tx
 export type NeedsTransactor<Tx> = pg.PoolClient extends Tx ? unknown : { transactor: Transactor<Tx> }
 
 function tasksByName(tasks: readonly Task<unknown, never>[]): Map<string, Task<unknown, never>> {
+  // As of a module that imports this one, too.
+  const missing = tasks.findIndex((task) => typeof task?.execute !== 'function')
+  if (missing >= 0) {
+    throw new TriphaseError(
+      'INVALID_CONFIG',
+      `tasks.${missing}: no task (of defineTask, defineStagedTask or defineSweep) but ${tasks[missing] === undefined ? 'undefined, as in a circle of imports' : typeof tasks[missing]}.`,
+    )
+  }
   const byName = new Map(tasks.map((task) => [task.name, task]))
   if (byName.size < tasks.length) {
     const names = tasks.map(({ name }) => name)
@@ -558,6 +576,13 @@ function explainedFailure(error: unknown): never {
 
 function wasStopped(): TriphaseError {
   return new TriphaseError('ENGINE_NOT_RUNNING', 'This engine was stopped. Make another one to start again.')
+}
+
+function hasEnded(): TriphaseError {
+  return new TriphaseError(
+    'INVALID_OPTIONS',
+    'tx: this transaction has ended, and the job was not written. Await enqueue before the end of the work that opened the transaction.',
+  )
 }
 
 function checkedQueue(name: string): string {

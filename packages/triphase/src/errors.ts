@@ -124,16 +124,20 @@ export interface StoredError {
   cause?: { name: string; message: string; code?: string }
 }
 
+const NAME_LIMIT = 200
 const MESSAGE_LIMIT = 4_000
 const STACK_LIMIT = 8_000
 
 /** Describes whatever was thrown, in a form that fits into a row. Never throws, whatever libraries do to their errors. */
 export function storedError(thrown: unknown): StoredError {
-  if (!(thrown instanceof Error)) return { name: 'NotAnError', message: textOf(thrown) }
+  const error = known(() => (thrown instanceof Error ? thrown : undefined))
+  if (!error) return { name: 'NotAnError', message: textOf(() => thrown, MESSAGE_LIMIT) }
+  const stack = known(() => error.stack)
+  const cause = known(() => (error.cause instanceof Error ? error.cause : undefined))
   return {
-    ...nameAndMessage(thrown),
-    ...(thrown.stack ? { stack: String(thrown.stack).slice(0, STACK_LIMIT) } : {}),
-    ...(thrown.cause instanceof Error ? { cause: nameAndMessage(thrown.cause) } : {}),
+    ...nameAndMessage(error),
+    ...(stack ? { stack: textOf(() => stack, STACK_LIMIT) } : {}),
+    ...(cause ? { cause: nameAndMessage(cause) } : {}),
   }
 }
 
@@ -144,14 +148,23 @@ export function cancelledOnRequest(): string {
 }
 
 function nameAndMessage(error: Error): { name: string; message: string; code?: string } {
-  const code = 'code' in error && typeof error.code === 'string' ? { code: error.code } : {}
-  return { name: textOf(error.name), message: textOf(error.message), ...code }
+  const code = known(() => ('code' in error ? error.code : undefined))
+  return {
+    name: textOf(() => error.name, NAME_LIMIT),
+    message: textOf(() => error.message, MESSAGE_LIMIT),
+    ...(typeof code === 'string' ? { code: code.slice(0, NAME_LIMIT) } : {}),
+  }
 }
 
-function textOf(value: unknown): string {
+/** What `read` returns; undefined where a getter throws. */
+function known<Value>(read: () => Value): Value | undefined {
   try {
-    return String(value).slice(0, MESSAGE_LIMIT)
+    return read()
   } catch {
-    return `${typeof value} that has no text`
+    return undefined
   }
+}
+
+function textOf(read: () => unknown, limit: number): string {
+  return known(() => String(read()).slice(0, limit)) ?? 'what has no text'
 }

@@ -41,8 +41,8 @@ export async function run<Tx>(engine: Engine<Tx>, options: RunOptions = {}): Pro
   const stopped = new AbortController()
   try {
     await engine.start(start)
-    const over = until?.(stopped.signal).then(() => null)
     try {
+      const over = until?.(stopped.signal).then(() => null)
       const signal = await (over ? Promise.race([signalled.promise, over]) : signalled.promise)
       if (signal !== null) onSignal?.(signal)
       return signal

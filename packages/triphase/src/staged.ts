@@ -10,7 +10,7 @@ import {
   isStorableText,
   type JobContext,
   jsonText,
-  type Outcome,
+  Outcome,
   STORABLE_TEXT,
   type Task,
   type TaskOptions,
@@ -90,10 +90,16 @@ export interface StagedTaskDefinition<RawInput, Input, Prepared, RawAnswer, Answ
   /** A short transaction: find or create what the call is about. Runs at every attempt, so it must be idempotent. */
   prepare: (
     context: PrepareContext<Input, Tx>,
-  ) => Promise<Prepared | AlreadyDone | KnownAnswer<Prepared, RawAnswer>>
-  /** The slow call. Holds no connection. Its answer is stored before anything else happens, and then never asked for again. */
-  call: (context: CallContext<Input, Prepared>) => Promise<RawAnswer>
-  /** A short transaction: write the answer. Commits together with the job's completion. Its return value is the job's result. */
+  ) => Promise<Prepared | AlreadyDone | KnownAnswer<Prepared, RawAnswer> | Outcome>
+  /**
+   * The slow call. Holds no connection. Its answer is stored before anything else happens, and then never asked for again.
+   * An outcome (`snooze`, `cancel`, `discard`) is no answer: nothing is stored, and the attempt ends with it.
+   */
+  call: (context: CallContext<Input, Prepared>) => Promise<RawAnswer | Outcome>
+  /**
+   * A short transaction: write the answer. Commits together with the job's completion. Its return value is the job's result;
+   * where that is a `snooze`, `cancel` or `discard` it is rolled back, and the attempt ends with it.
+   */
   commit: (context: CommitContext<Input, Prepared, Answer, Tx>) => unknown
   /**
    * A short transaction that commits together with the job's end when it is discarded or, while running, cancelled:
@@ -198,17 +204,19 @@ class StagedRun<RawInput, Input, Prepared, RawAnswer, Answer, Tx> {
       return this.#definition.prepare({ ...this.#job, tx })
     }, this.#names.prepare)
     if (found instanceof AlreadyDone) return complete(found.result)
+    if (found instanceof Outcome) return found
     context.signal.throwIfAborted()
     const known = found instanceof KnownAnswer
     const prepared = known ? found.prepared : found
     context.enterPhase('call')
     const raw = known ? JSON.parse(jsonText(found.answer, 'The answer')) : await this.#answer(prepared)
+    if (raw instanceof Outcome) return raw
     context.stopTimer()
     context.enterPhase('commit')
     return this.#commit(prepared, raw)
   }
 
-  /** The stored answer where there is one, else the call's, stored. */
+  /** The stored answer where there is one, else the call's, stored; or the outcome that the call has instead. */
   async #answer(prepared: Prepared): Promise<unknown> {
     const stored = await this.#stored(WHOLE_ANSWER)
     if (stored !== undefined) return JSON.parse(stored)
@@ -218,6 +226,7 @@ class StagedRun<RawInput, Input, Prepared, RawAnswer, Answer, Tx> {
       step: (name, work) => this.#step(name, work),
       query: (text, values) => this.#context.query(text, values),
     })
+    if (answer instanceof Outcome) return answer
     // The time limit is the call's: an answer that was paid for is stored, however long that takes.
     this.#context.stopTimer()
     return this.#store(WHOLE_ANSWER, answer)
@@ -253,16 +262,33 @@ class StagedRun<RawInput, Input, Prepared, RawAnswer, Answer, Tx> {
   }
 
   async #store(step: string, answer: unknown): Promise<unknown> {
+    if (answer instanceof Outcome) {
+      const fault = `Step ${JSON.stringify(step)} returned the outcome ${answer.kind}, which is no answer: return it from call.`
+      throw new TriphaseError('INVALID_OPTIONS', fault)
+    }
     return JSON.parse(await this.#context.storeAnswer(step, jsonText(answer, `The answer of step ${step}`)))
   }
 
-  #commit(prepared: Prepared, raw: unknown): Promise<Outcome> {
+  async #commit(prepared: Prepared, raw: unknown): Promise<Outcome> {
     const { commit, answer: schema } = this.#definition
-    return this.#context.commit(async (tx) => {
+    let other: Outcome | undefined
+    const write = async (tx: Tx) => {
       nameTransaction(this.#names.commit, this.#job.job.id)
       const answer = (schema ? await fitting(schema, raw) : raw) as Answer
-      return commit({ ...this.#job, tx, prepared, answer })
-    }, this.#names.commit)
+      const result = await commit({ ...this.#job, tx, prepared, answer })
+      if (!(result instanceof Outcome)) return result
+      if (result.kind === 'complete') return result.result
+      other = result
+      throw new Error(
+        `commit returned the outcome ${result.kind}: its rows and completed go together, or not at all`,
+      )
+    }
+    try {
+      return await this.#context.commit(write, this.#names.commit)
+    } catch (error) {
+      if (other) return other
+      throw error
+    }
   }
 }
 

@@ -202,7 +202,7 @@ export function taskOf<RawInput, Tx>(
   abandon?: (context: AbandonContext<unknown, Tx>) => unknown,
 ): Task<RawInput, Tx> {
   const faults = [...handlerFaults(input, handlers), ...optionFaults(options)]
-  if (!/^[\w.:/-]{1,200}$/.test(name)) {
+  if (typeof name !== 'string' || !/^[\w.:/-]{1,200}$/.test(name)) {
     faults.unshift('name: 1 to 200 letters, digits or any of _ . : / -')
   }
   if (faults.length > 0) {
@@ -265,8 +265,8 @@ function backoffFaults(backoff: Backoff): string[] {
 
 export const QUEUE_NAME_RULE = '1 to 100 letters, digits or any of _ . : / -'
 
-export function isQueueName(name: string): boolean {
-  return /^[\w.:/-]{1,100}$/.test(name)
+export function isQueueName(name: unknown): boolean {
+  return typeof name === 'string' && /^[\w.:/-]{1,100}$/.test(name)
 }
 
 export const STORABLE_TEXT = '1 to 500 characters, without \\u0000 and halves of surrogate pairs'

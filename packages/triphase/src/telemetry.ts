@@ -48,7 +48,9 @@ export interface PhaseConnections extends PhaseLedger {
 
 /** Every event that the engine emits, with what it carries. Times are milliseconds. */
 export interface TelemetryEvents {
+  /** Once a call and queue. In a transaction of the caller they exist only once that commits. */
   'job:enqueued': { jobIds: string[]; task: string; queue: string }
+  /** `queuedMs`: since it was enqueued, delays and earlier attempts included. */
   'job:started': JobEvent & { queuedMs: number }
   'job:phase': JobEvent & { phase: string }
   'job:answer-stored': JobEvent & { step: string; bytes: number; first: boolean }

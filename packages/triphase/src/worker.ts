@@ -55,6 +55,7 @@ export class Worker {
   readonly #producers = new Map<string, Producer>()
   /** Of each queue. */
   readonly #marks: Marks[] = []
+  #state: 'starting' | 'working' | 'stopping' = 'starting'
   /** One suspect at a time in this process: reserved by the claim that may bring one, until that one is through. */
   #suspectReserved = false
 
@@ -90,7 +91,6 @@ export class Worker {
     await this.#heart.start()
     telemetry.emit('process:started', { processId: this.processId, name: config.name })
     this.#stager.start()
-    for (const producer of this.#producers.values()) producer.start()
     try {
       await notifier.start({
         database,
@@ -140,6 +140,7 @@ export class Worker {
    */
   async stop(graceMs: number): Promise<void> {
     const { config, notifier, telemetry } = this.#parts
+    this.#state = 'stopping'
     telemetry.emit('process:stopping', { processId: this.processId, running: this.#claims.size, graceMs })
     this.#heart.announceStop()
     await Promise.all([...this.#producers.values()].map((producer) => producer.stop()))
@@ -285,6 +286,7 @@ export class Worker {
       const changed = producer.apply(settings.get(queue) ?? { paused: false, concurrency: null })
       if (changed) telemetry.emit('queue:changed', { queue, ...producer.settings })
     }
+    this.#claimJobs()
     if (beat.strays.length > 0) telemetry.emit('jobs:strays-returned', { jobIds: beat.strays })
     this.#workIn(beat.available, false)
     if (beat.nextDueMs !== null && beat.nextDueMs < config.heartbeatMs * 2) this.#stager.dueIn(beat.nextDueMs)
@@ -292,6 +294,13 @@ export class Worker {
       this.#janitor.lead(beat.leads)
       telemetry.emit('process:leading', { processId: this.processId, leading: beat.leads })
     }
+  }
+
+  /** Not before the first beat, which tells what is paused. */
+  #claimJobs(): void {
+    if (this.#state !== 'starting') return
+    this.#state = 'working'
+    for (const producer of this.#producers.values()) producer.start()
   }
 
   /** There is work in these queues; `news`: that others do not know of. */

@@ -206,6 +206,15 @@ describe('createEngine', () => {
     )
   })
 
+  test.each([
+    [undefined, /tasks\.1: .*undefined, as in a circle/],
+    ['send', /tasks\.1: .*string/],
+    [{ name: 'send' }, /tasks\.1: /],
+  ])('refuses %j, which is no task', (given, message) => {
+    const task = defineTask({ name: 'known', input: unchecked<null>(), run: () => {} })
+    expect(() => createEngine({ url, tasks: [task, given as never] })).toThrow(message)
+  })
+
   test('refuses two tasks of one name', () => {
     const twice = () => defineTask({ name: 'twice', input: unchecked<null>(), run: () => null })
     expect(() => createEngine({ url, tasks: [twice(), twice()] })).toThrow(/same name: twice/)
@@ -224,6 +233,7 @@ test('what JavaScript forgets of a task is named, all at once', () => {
     message: expect.stringMatching(/input: a schema.*; run: a function/),
   }
   expect(() => defineTask({ name: 'task' } as never)).toThrow(expect.objectContaining(faults))
+  expect(() => defineTask({ input: unchecked<null>(), run: () => {} } as never)).toThrow(/name: 1 to 200/)
   expect(() =>
     defineStagedTask({ name: 'task', input: unchecked<null>(), call: async () => 1, abandon: 5 } as never),
   ).toThrow(/cannot work: prepare: a function; commit: a function; abandon: a function\./)

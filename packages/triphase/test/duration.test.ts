@@ -67,3 +67,7 @@ test('any text is a length of time or refused; never NaN, never negative', () =>
     }),
   )
 })
+
+test.each([Number.NaN, Number.POSITIVE_INFINITY])('%d is named as what it is', (number) => {
+  expect(() => milliseconds(number)).toThrow(`${number} is not a length of time`)
+})

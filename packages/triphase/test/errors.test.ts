@@ -2,6 +2,10 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Permanent, RejectedAnswer, RetryAfter, storedError, TriphaseError } from '../src/errors.ts'
 
+function refuse(): never {
+  throw new Error('refused')
+}
+
 describe('storedError', () => {
   test('keeps name, message, code, stack and the direct cause', () => {
     const cause = Object.assign(new RangeError('inner'), { code: 'E_INNER' })
@@ -26,14 +30,27 @@ describe('storedError', () => {
   test('is bounded', () => {
     const error = new Error('m'.repeat(1e6), { cause: new Error('c'.repeat(1e6)) })
     error.stack = 's'.repeat(1e6)
+    Object.assign(error, { name: 'n'.repeat(1e6), code: 'E'.repeat(1e6) })
     expect(JSON.stringify(storedError(error)).length).toBeLessThan(20_000)
   })
+
+  test.each(['name', 'message', 'stack', 'code', 'cause'])(
+    'keeps the rest where the getter of %s throws',
+    (property) => {
+      const error = Object.assign(new Error('outer'), { code: 'E_OUTER' })
+      Object.defineProperty(error, property, { get: refuse })
+      const kept = property === 'message' ? { code: 'E_OUTER' } : { message: 'outer' }
+      expect(storedError(error)).toMatchObject(kept)
+      expect(storedError(new Error('around', { cause: error })).cause).toMatchObject(kept)
+    },
+  )
 
   test('never throws, whatever was thrown, and fits into JSON', () => {
     const hostile = fc.constantFrom(
       Object.create(null),
       Symbol('s'),
       { toString: () => ({}) },
+      new Proxy(new Error('x'), { getPrototypeOf: refuse, get: refuse }),
       Object.assign(new Error('x'), { message: Symbol('m'), name: null, stack: 7 }),
       Object.assign(new Error('x'), { cause: Object.assign(new Error('y'), { message: undefined }) }),
     )

@@ -1,4 +1,5 @@
-import { storedError } from '../errors.ts'
+import { LONGEST_TIMER_MS } from '../duration.ts'
+import { storedError, TriphaseError } from '../errors.ts'
 import type { Notifier, NotifierContext } from '../notifier.ts'
 import { queuesWithWork } from '../store/heartbeat.ts'
 
@@ -18,10 +19,15 @@ export interface PollingOptions {
  * between two heartbeats no question is asked any more: each heartbeat asks for all queues. With the defaults that is at
  * most 1,200 questions a minute while jobs come, and none after 80 s without any.
  *
+ * @throws {TriphaseError} `INVALID_OPTIONS`: questions without a pause between them would never end.
  * @example
  * createEngine({ url: process.env.PGBOUNCER_URL, notifier: pollingNotifier(), queues: { default: 10 } })
  */
 export function pollingNotifier(options: PollingOptions = {}): Notifier {
+  for (const [name, ms] of Object.entries(options)) {
+    if (ms !== undefined && !(Number.isFinite(ms) && ms >= 1 && ms <= LONGEST_TIMER_MS))
+      throw new TriphaseError('INVALID_OPTIONS', `${name}: milliseconds, at least 1 and at most 24 days`)
+  }
   let poller: Poller | undefined
   return {
     name: 'polling',

@@ -5,7 +5,7 @@ import { type Ack, ackedClaims, finishJobs } from '../store/ack.ts'
 import { findAnswer, storeAnswer } from '../store/answer.ts'
 import { type Database, isConnectionFailure, isDataError } from '../store/database.ts'
 import { withPartition } from '../store/partitions.ts'
-import type { Transactor } from '../store/transactor.ts'
+import { executeInside, type Transactor } from '../store/transactor.ts'
 import { type ExecutionContext, type JobContext, jsonText, Outcome } from '../task.ts'
 import type { Telemetry } from '../telemetry.ts'
 import type { RunningClaim } from './claims.ts'
@@ -211,8 +211,8 @@ export class ClaimContext implements ExecutionContext<unknown> {
 
   async #acknowledgeIn(tx: unknown, ack: Ack): Promise<void> {
     const { application, database, keepCompleted } = this.#parts
-    const run = async (text: string, values: readonly unknown[]) =>
-      (await application.execute(tx, database.text(text), values)).rows
+    const run = (text: string, values: readonly unknown[]) =>
+      executeInside(application, tx, database.text(text), values)
     const acked = await finishJobs(run, [ack], keepCompleted)
     if (!acked.has(ack.jobId)) {
       throw new TriphaseError(

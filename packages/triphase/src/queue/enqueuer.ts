@@ -74,9 +74,9 @@ export class Enqueuer {
     const inserted =
       run === undefined && only && jobs.length === 1 && only.uniqueKey === null
         ? [await this.#writeSingle(only)]
-        : await insertInOrder(run ?? this.#onPool, jobs)
+        : await insertAll(run ?? this.#onPool, jobs)
     const written = jobs.filter((_job, index) => inserted[index]?.created)
-    if (written.length > 0) this.#report(task, inserted, written)
+    this.#report(task, inserted, jobs)
     return { inserted, hints: hintsOf(written) }
   }
 
@@ -99,22 +99,23 @@ export class Enqueuer {
     }
   }
 
-  #report(task: TaskReference<unknown>, inserted: readonly InsertedJob[], written: readonly NewJob[]): void {
+  #report(task: TaskReference<unknown>, inserted: readonly InsertedJob[], jobs: readonly NewJob[]): void {
     if (!this.#telemetry.hears('job:enqueued')) return
-    const jobIds = inserted.filter(({ created }) => created).map(({ id }) => id)
-    this.#telemetry.emit('job:enqueued', { jobIds, task: task.name, queue: (written[0] as NewJob).queue })
+    const written = new Map<string, string[]>()
+    for (const [index, { queue }] of jobs.entries()) {
+      const { id, created } = inserted[index] as InsertedJob
+      if (!created) continue
+      const jobIds = written.get(queue)
+      if (jobIds) jobIds.push(id)
+      else written.set(queue, [id])
+    }
+    for (const [queue, jobIds] of written)
+      this.#telemetry.emit('job:enqueued', { jobIds, task: task.name, queue })
   }
 }
 
-async function insertInOrder(run: RunStatement, jobs: readonly NewJob[]): Promise<InsertedJob[]> {
-  const plain = jobs.filter((job) => job.uniqueKey === null)
-  if (plain.length === jobs.length) return insertJobs(run, jobs)
-  const unique = jobs.filter((job) => job.uniqueKey !== null)
-  const plainWritten = (plain.length > 0 ? await insertJobs(run, plain) : []).values()
-  const uniqueWritten = (unique.length > 0 ? await insertUniqueJobs(run, unique) : []).values()
-  return jobs.map(
-    (job) => (job.uniqueKey === null ? plainWritten : uniqueWritten).next().value as InsertedJob,
-  )
+function insertAll(run: RunStatement, jobs: readonly NewJob[]): Promise<InsertedJob[]> {
+  return jobs.some((job) => job.uniqueKey !== null) ? insertUniqueJobs(run, jobs) : insertJobs(run, jobs)
 }
 
 async function checkedJobs<RawInput>(
@@ -166,7 +167,9 @@ function enqueueFaults(options: EnqueueOptions): string[] {
     faults.push('uniqueFor: needs a uniqueKey')
   if (options.uniqueKey !== undefined && !isStorableText(options.uniqueKey))
     faults.push(`uniqueKey: ${STORABLE_TEXT}`)
-  for (const [index, tag] of (options.tags ?? []).entries()) {
+  const tags: unknown = options.tags ?? []
+  if (!Array.isArray(tags)) return [...faults, 'tags: a list of words']
+  for (const [index, tag] of tags.entries()) {
     if (!isStorableText(tag)) faults.push(`tags.${index}: ${STORABLE_TEXT}`)
   }
   return faults

@@ -22,7 +22,7 @@ export interface NewJob {
 
 export interface InsertedJob {
   id: string
-  /** False when a live job holds the unique key: then `id` is that job's. */
+  /** False when another job holds the unique key, a live one or (`uniqueFor`) one that is over: then `id` is that job's. */
   created: boolean
 }
 
@@ -41,36 +41,78 @@ SELECT triphase.insert_job($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)::text A
 const INSERT_UNIQUE = /* sql */ `
 SELECT key, id, created FROM triphase.insert_unique_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`
 
+// Both in one statement, so that all are written or none.
+const INSERT_BOTH = /* sql */ `
+SELECT key, id, created
+FROM triphase.insert_unique_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+UNION ALL
+SELECT NULL, triphase.insert_jobs($14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)::text, true`
+
 /** Writes jobs without unique keys, in one statement; ids come in the order of the jobs. */
 export async function insertJobs(run: RunStatement, jobs: readonly NewJob[]): Promise<InsertedJob[]> {
   const [first] = jobs
   if (!first) return []
-  const inputs = jobs.map((job) => job.input)
   let written: Promise<unknown[]>
   if (jobs.length === 1) written = run(INSERT_ONE, values(first, first.input))
-  else if (jobs.every((job) => isLike(job, first))) written = run(INSERT_ALIKE, values(first, inputs))
-  else written = run(INSERT, columns(jobs, inputs))
+  else if (jobs.every((job) => isLike(job, first)))
+    written = run(
+      INSERT_ALIKE,
+      values(
+        first,
+        jobs.map((job) => job.input),
+      ),
+    )
+  else written = run(INSERT, columns(jobs))
   const [row] = (await written) as [{ ids: string }]
   return arrayOfIds(row.ids).map((id) => ({ id, created: true }))
 }
 
+/**
+ * Writes jobs of which some or all have unique keys, in one statement; a job whose key is taken is not written, and the
+ * holder's id is returned.
+ */
+export async function insertUniqueJobs(run: RunStatement, jobs: readonly NewJob[]): Promise<InsertedJob[]> {
+  const unique = jobs.filter((job) => job.uniqueKey !== null)
+  const plain = jobs.filter((job) => job.uniqueKey === null)
+  const { holders, ids } = await writeKeys(run, unique, plain)
+  const [given, rest] = [new Set<string>(), ids.values()]
+  return jobs.map((job) =>
+    job.uniqueKey === null
+      ? { id: rest.next().value as string, created: true }
+      : answerFor(job, holders, given),
+  )
+}
+
 const UNIQUE_TRIES = 20
 
-/** Writes jobs with unique keys; a job whose key is taken is not written, and the holder's id is returned. */
-export async function insertUniqueJobs(run: RunStatement, jobs: readonly NewJob[]): Promise<InsertedJob[]> {
-  const found = new Map<string, InsertedJob>()
-  let missing = firstOfEachKey(jobs)
+interface KeyRow {
+  /** Null: the ids of the jobs without one. */
+  key: string | null
+  id: string
+  created: boolean
+}
+
+/** Returns who holds each key, and the ids of the jobs without one, which are written with the first statement. */
+async function writeKeys(
+  run: RunStatement,
+  unique: readonly NewJob[],
+  plain: readonly NewJob[],
+): Promise<{ holders: Map<string, InsertedJob>; ids: string[] }> {
+  const holders = new Map<string, InsertedJob>()
+  const others = plain.length > 0 ? columns(plain) : []
+  let ids: string[] = []
+  let missing = firstOfEachKey(unique)
   for (let tries = 0; missing.length > 0 && tries < UNIQUE_TRIES; tries++) {
     const keys = [missing.map((job) => job.uniqueKey), missing.map((job) => job.uniqueForMs)]
-    const inputs = missing.map((job) => job.input)
-    const rows = (await run(INSERT_UNIQUE, [...columns(missing, inputs), ...keys])) as (InsertedJob & {
-      key: string
-    })[]
-    for (const { key, id, created } of rows) found.set(key, { id, created })
-    missing = missing.filter((job) => !found.has(job.uniqueKey as string))
+    const both = tries === 0 && others.length > 0
+    const values = [...columns(missing), ...keys, ...(both ? others : [])]
+    for (const { key, id, created } of (await run(both ? INSERT_BOTH : INSERT_UNIQUE, values)) as KeyRow[]) {
+      if (key === null) ids = arrayOfIds(id)
+      else holders.set(key, { id, created })
+    }
+    missing = missing.filter((job) => !holders.has(job.uniqueKey as string))
   }
-  const given = new Set<string>()
-  return jobs.map((job) => answerFor(job, found, given))
+  return { holders, ids }
 }
 
 function firstOfEachKey(jobs: readonly NewJob[]): NewJob[] {
@@ -80,9 +122,9 @@ function firstOfEachKey(jobs: readonly NewJob[]): NewJob[] {
 }
 
 /** Of several jobs with one key in one call only the first is written. */
-function answerFor(job: NewJob, found: Map<string, InsertedJob>, given: Set<string>): InsertedJob {
+function answerFor(job: NewJob, holders: Map<string, InsertedJob>, given: Set<string>): InsertedJob {
   const key = job.uniqueKey as string
-  const answer = found.get(key)
+  const answer = holders.get(key)
   if (!answer) throw new Error(`the unique key ${key} changed hands ${UNIQUE_TRIES} times in a row`)
   const created = answer.created && !given.has(key)
   given.add(key)
@@ -113,7 +155,7 @@ function values(job: NewJob, input: string | string[]): unknown[] {
   return [...settings, input, delayMs, runAt, tags.length > 0 ? tags : null, traceparent]
 }
 
-function columns(jobs: readonly NewJob[], inputs: readonly string[]): unknown[] {
+function columns(jobs: readonly NewJob[]): unknown[] {
   return [
     jobs.map((job) => job.task),
     jobs.map((job) => job.queue),
@@ -121,7 +163,7 @@ function columns(jobs: readonly NewJob[], inputs: readonly string[]): unknown[] 
     jobs.map((job) => job.maxAttempts),
     jobs.map((job) => job.maxCrashes),
     noneIfAllNull(jobs.map((job) => job.timeoutMs)),
-    inputs,
+    jobs.map((job) => job.input),
     jobs.map((job) => job.delayMs),
     noneIfAllNull(jobs.map((job) => job.runAt)),
     noneIfAllNull(jobs.map((job) => (job.tags.length > 0 ? textArrayLiteral(job.tags) : null))),

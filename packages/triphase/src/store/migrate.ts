@@ -1,8 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises'
+import { isSchemaName, SCHEMA_RULE } from '../config.ts'
 import { TriphaseError } from '../errors.ts'
 import { type Database, type EngineTransaction, inSchema } from './database.ts'
 import { MIGRATIONS, type Migration } from './migrations.gen.ts'
-import { maintainPartitions } from './partitions.ts'
+import { makePartitions } from './partitions.ts'
 
 /** The version of the schema that this version of the engine was written for. */
 export const SCHEMA_VERSION: number = (MIGRATIONS.at(-1) as Migration).version
@@ -38,12 +39,13 @@ const LOCK_WAIT_MS = 120_000
  * @returns the versions that were applied.
  * @throws {TriphaseError} `NO_PERMISSION`, `SCHEMA_TOO_NEW`, `MIGRATION_LOCKED`.
  */
-export async function migrate(database: Database, retentionMs: number): Promise<number[]> {
+export async function migrate(database: Database): Promise<number[]> {
   const applied: number[] = []
   try {
     for (const migration of MIGRATIONS)
       if (await applyIfMissing(database, migration)) applied.push(migration.version)
-    await maintainPartitions(database, retentionMs)
+    // None is dropped: whoever migrates (a web server, a deploy) may not know how long the workers keep history.
+    await makePartitions(database)
   } catch (error) {
     throw explained(error, database.schema)
   }
@@ -119,11 +121,13 @@ export async function requireCompatible(database: Database): Promise<void> {
 /**
  * All migrations from `after` (exclusive) on as one SQL script, for teams that run their own migrations.
  *
+ * @throws {TriphaseError} `INVALID_OPTIONS` for a schema that no engine can have.
  * @example
  * writeFileSync('migrations/20260101_triphase.sql', migrationSql({ schema: 'triphase' }))
  */
 export function migrationSql(options: { schema?: string; after?: number } = {}): string {
   const schema = options.schema ?? 'triphase'
+  if (!isSchemaName(schema)) throw new TriphaseError('INVALID_OPTIONS', `schema: ${SCHEMA_RULE}`)
   const missing = MIGRATIONS.filter(({ version }) => version > (options.after ?? 0))
   const record = ({ version, name, minCompatible }: Migration) =>
     `INSERT INTO triphase.migration (version, name, min_compatible) VALUES (${version}, '${name}', ${minCompatible});`

@@ -34,7 +34,7 @@ export interface PartitionWork {
  * No ack waits for it: a new partition is a plain table that is attached, and the lock for that (SHARE UPDATE
  * EXCLUSIVE) lets rows in.
  */
-async function makePartitions(database: Database, at?: Date): Promise<number> {
+export async function makePartitions(database: Database, at?: Date): Promise<number> {
   const now = at ?? (await databaseTime(database))
   let made = 0
   for (const table of PARTITIONED) {
@@ -165,9 +165,14 @@ async function dropNow(
   await database.query(attached ? `${lockParent} ${drop}` : drop)
 }
 
-/** Whether a row could not be written because its day has no partition yet. */
+/**
+ * Whether a row could not be written because its day has no partition yet. The message may be in any language
+ * (`lc_messages`), and the driver the application's; a check that failed names its constraint.
+ */
 function isMissingPartition(error: unknown): boolean {
-  return codeOf(error) === '23514' && /no partition of relation/.test((error as Error).message)
+  if (codeOf(error) !== '23514') return false
+  const { table, constraint, table_name, constraint_name } = error as Record<string, unknown>
+  return !(constraint ?? constraint_name) && PARTITIONED.some((name) => name === (table ?? table_name))
 }
 
 function codeOf(error: unknown): string {

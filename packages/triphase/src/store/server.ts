@@ -14,7 +14,8 @@ const OLDEST = 14
 
 const DESCRIBE = /* sql */ `
 SELECT current_setting('server_version_num')::int AS number, current_setting('server_version') AS name,
-       current_setting('DateStyle') AS date_style, pg_backend_pid() AS pid`
+       current_setting('DateStyle') AS date_style, current_setting('transaction_isolation') AS isolation,
+       current_setting('transaction_read_only') AS read_only, pg_is_in_recovery() AS recovers, pg_backend_pid() AS pid`
 const PROCESS_ID = /* sql */ `SELECT pg_backend_pid() AS pid`
 // The start time tells processes of different servers apart.
 const BACKEND = /* sql */ `
@@ -27,7 +28,7 @@ SELECT pg_backend_pid() || ' since ' || extract(epoch FROM pg_postmaster_start_t
  */
 export async function describeServer(database: Database): Promise<ServerDescription> {
   const { rows, announcedPid } = await database.queryAnnounced<DescribeRow>(DESCRIBE)
-  const { number, name, date_style: dateStyle, pid } = rows[0] as DescribeRow
+  const { number, name, pid, ...settings } = rows[0] as DescribeRow
   const version = name.split(' ')[0] as string
   if (number < OLDEST * 10_000) {
     throw new TriphaseError(
@@ -35,19 +36,39 @@ export async function describeServer(database: Database): Promise<ServerDescript
       `This server is PostgreSQL ${version}, and Triphase needs ${OLDEST} or later. Update the server, or use another one.`,
     )
   }
-  if (!dateStyle.startsWith('ISO')) {
+  if (settings.recovers) {
     throw new TriphaseError(
-      'INVALID_CONFIG',
-      `Sessions of the engine's role write times in the style ${dateStyle}, which Triphase cannot read. Set it for the role: ALTER ROLE … SET DateStyle = 'ISO'.`,
+      'CONNECTION_FAILED',
+      'This server is a standby, which takes no writes. Let the URL lead to the primary.',
     )
   }
+  const fault = settingsFault(settings)
+  if (fault) throw new TriphaseError('INVALID_CONFIG', fault)
   return { version, behindPooler: announcedPid !== null && announcedPid !== pid }
 }
 
-interface DescribeRow {
+/** What statements of the engine cannot work with, and the remedy. */
+function settingsFault(settings: Settings): string | undefined {
+  const { date_style: dateStyle, isolation } = settings
+  if (!dateStyle.startsWith('ISO'))
+    return `Sessions of the engine's role write times in the style ${dateStyle}, which Triphase cannot read. Set it for the role: ALTER ROLE … SET DateStyle = 'ISO'.`
+  if (settings.read_only === 'on')
+    return "Sessions of the engine's role take no writes. Set it for the role: ALTER ROLE … SET default_transaction_read_only = off."
+  if (!isolation.startsWith('read '))
+    return `Statements of the engine's role are ${isolation}: those that others are beside would fail, where read committed ones wait or pass them over. Set it for the role: ALTER ROLE … SET default_transaction_isolation = 'read committed'; or give the engine a role of its own.`
+  return undefined
+}
+
+interface Settings {
+  date_style: string
+  isolation: string
+  read_only: string
+  recovers: boolean
+}
+
+interface DescribeRow extends Settings {
   number: number
   name: string
-  date_style: string
   pid: number
 }
 

@@ -24,6 +24,24 @@ export interface Transactor<Tx> {
 }
 
 /**
+ * Runs a statement of the engine's inside a transaction of the application. A query library that wraps what its driver
+ * threw (Drizzle) names the statement's values in its message: inputs and answers, which belong in no log.
+ */
+export async function executeInside<Tx>(
+  transactor: Transactor<Tx>,
+  tx: Tx,
+  text: string,
+  values: readonly unknown[],
+): Promise<unknown[]> {
+  try {
+    return (await transactor.execute(tx, text, values)).rows
+  } catch (error) {
+    const cause = error instanceof Error && !('code' in error) ? error.cause : undefined
+    throw cause instanceof Error && 'code' in cause ? cause : error
+  }
+}
+
+/**
  * Transactions on a `pg` pool. The pool's `'error'` event (an idle connection was lost, as at each restart of the server)
  * no longer ends the process: the pool opens another connection. Listen to it, too, where you want to hear of it. A connection
  * that does not answer BEGIN within the pool's `connectionTimeoutMillis` (30 s where it has none) is given up.

@@ -48,7 +48,7 @@ export async function takeSchema(
     acquireTimeoutMs: 30_000,
     statementTimeoutMs: 60_000,
   })
-  await migrate(database, 7 * 86_400_000)
+  await migrate(database)
   await deleteEverything(database)
   return {
     url,

@@ -75,7 +75,7 @@ test('a process whose clock is years ahead neither drops the history of today no
   const partitions = `SELECT relname FROM pg_class WHERE relname ~ '^job_history_' AND relkind = 'r'
     AND relnamespace = $1::regnamespace ORDER BY 1`
   const before = await scene.rows(partitions, [scene.schema.schema])
-  expect(await migrate(scene.schema.database, 0)).toEqual([])
+  expect(await migrate(scene.schema.database)).toEqual([])
   await engine.start()
   const { id } = await engine.enqueue(task, {})
   await scene.allDone()

@@ -142,10 +142,15 @@ describe('the runner', () => {
     expect(await bench.schema.database.query(`SELECT FROM triphase.process`)).toEqual([])
     expect(SIGNALS.map((signal) => process.listenerCount(signal))).toEqual(before)
 
-    const failing = bench.engine({ queues: { default: 1 } })
     const fault = new Error('the work failed')
-    await expect(run(failing, { until: () => Promise.reject(fault) })).rejects.toBe(fault)
-    expect(await bench.schema.database.query(`SELECT FROM triphase.process`)).toEqual([])
+    const throws = (): never => {
+      throw fault
+    }
+    for (const fails of [() => Promise.reject(fault), throws]) {
+      const failing = bench.engine({ queues: { default: 1 } })
+      await expect(run(failing, { until: fails })).rejects.toBe(fault)
+      expect(await bench.schema.database.query(`SELECT FROM triphase.process`)).toEqual([])
+    }
   })
 
   test('leaves no signal handler behind, not even when the engine cannot start', async () => {

@@ -1,6 +1,7 @@
 import type pg from 'pg'
 import { expect, test } from 'vitest'
 import { defineTask, unchecked } from '../../src/index.ts'
+import { Database } from '../../src/store/database.ts'
 import { maintainPartitions } from '../../src/store/partitions.ts'
 import { type PgEngine, type Scene, sceneOf } from '../liveness/scene.ts'
 import { testUrl } from '../support/database-url.ts'
@@ -133,9 +134,16 @@ test('pruning under continuous acks of a busy queue drops everything, if nobody 
 test('a pruner whose network fails after its lock was taken holds up no ack', async (context) => {
   const { scene, engine } = await withOldPartitions(context)
   const proxy = await scene.proxy()
-  const pruner = scene.engine({ url: proxy.url(testUrl()), retention: '7d' })
+  const pruner = new Database(scene.schema.schema, {
+    url: proxy.url(testUrl()),
+    size: 1,
+    applicationName: 'pruner',
+    acquireTimeoutMs: 10_000,
+    statementTimeoutMs: 15_000,
+  })
+  context.onTestFinished(() => pruner.end())
   const locked = proxy.onStatement(/LOCK TABLE ONLY/, 'hold-reply')
-  const pruning = pruner.migrate()
+  const pruning = maintainPartitions(pruner, WEEK_MS)
   await locked.hit
   const times = await ackTimes(engine, Promise.resolve())
   expect(most(times)).toBeLessThan(1_000)

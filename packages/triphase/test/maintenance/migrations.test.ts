@@ -126,6 +126,10 @@ describe('migrate', () => {
 })
 
 describe('migrationSql', () => {
+  test.each(['Mixed', 'a"b', 'a$&b', ''])('refuses the schema %j, which no engine can have', (schema) => {
+    expect(() => migrationSql({ schema })).toThrow(/^schema: a lower-case letter/)
+  })
+
   test('makes what migrate makes, and an engine works with it', async () => {
     const [migrated, printed] = [newSchema(), newSchema()]
     await engineOn(migrated).migrate()

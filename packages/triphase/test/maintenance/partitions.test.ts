@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { defineStagedTask, defineTask, unchecked } from '../../src/index.ts'
 import { Janitor } from '../../src/maintenance/janitor.ts'
-import { maintainPartitions } from '../../src/store/partitions.ts'
+import { maintainPartitions, withPartition } from '../../src/store/partitions.ts'
 import { Telemetry } from '../../src/telemetry.ts'
 import { type Scene, sceneOf } from '../liveness/scene.ts'
 
@@ -106,6 +106,14 @@ test.concurrent('a day is dropped when all of it is older than the retention, wi
   expect(sent.filter((sql) => /DELETE FROM triphase\.job_(history|attempt)/.test(sql))).toEqual([])
 })
 
+test.concurrent('who migrates drops nothing: it may not know how long the others keep history', async (context) => {
+  const scene = await bare(context)
+  await maintainPartitions(scene.schema.database, 30 * DAY_MS, inDays(-20))
+  const kept = days(-20, -13)
+  await scene.engine({ retention: 0 }).migrate()
+  await expectDays(scene, [...kept, ...days(0, 7)])
+})
+
 test.concurrent('several processes that maintain at the same time make each partition once, and none fails', async (context) => {
   const scene = await bare(context)
   const { database } = scene.schema
@@ -173,6 +181,19 @@ test.concurrent('whatever writes history makes the partition of the day when it 
   const committed = engine.telemetry.next('job:completed')
   await engine.enqueue(staged, {})
   expect(await committed).toMatchObject({ result: 'answer' })
+})
+
+test.concurrent('a day without a partition is known whatever language the server speaks', async (context) => {
+  const scene = await bare(context)
+  const write = () =>
+    scene.rows(`INSERT INTO triphase.job_attempt (job_id, claim_no, attempt, queue, task, outcome)
+      VALUES (1, 1, 1, 'q', 't', 'completed')`)
+  const inGerman = (error: Error) => {
+    error.message = 'keine Partition von Relation »job_attempt« für die Zeile gefunden'
+    throw error
+  }
+  await withPartition(scene.schema.database, () => write().catch(inGerman))
+  expect(await scene.rows('SELECT job_id FROM triphase.job_attempt')).toHaveLength(1)
 })
 
 test.concurrent('a process is rescued on a day that has no partition yet', async (context) => {

@@ -17,6 +17,17 @@ const listener = useListeners(make)
 
 notifierContract(bench, make)
 
+test.each([
+  ['minMs', 0],
+  ['minMs', Number.NaN],
+  ['minMs', '50ms'],
+  ['maxMs', -1],
+  ['maxMs', Number.POSITIVE_INFINITY],
+])('%s cannot be %j', (name, ms) => {
+  const fault = { code: 'INVALID_OPTIONS', message: expect.stringContaining(name) }
+  expect(() => pollingNotifier({ [name]: ms })).toThrow(expect.objectContaining(fault))
+})
+
 /** The database through a proxy that counts the questions. */
 async function watched(work: (database: Database, proxy: FaultProxy, asked: () => number) => Promise<void>) {
   const { url, schema } = bench.schema

@@ -56,6 +56,14 @@ test('the job exists when the transaction has committed, and runs', async () => 
   expect(await orders()).toContain('a')
 })
 
+test('after the end of the transaction no job is written with it', async () => {
+  const engine = bench.engine()
+  const late = await engine.transaction(async (tx) => () => engine.enqueue(ship, { order: 'late' }, { tx }))
+  const ended = { code: 'INVALID_OPTIONS', message: expect.stringMatching(/^tx: .* has ended/) }
+  await expect(late()).rejects.toMatchObject(ended)
+  expect(await engine.counts()).toEqual([])
+})
+
 test('rolled back, it never existed', async () => {
   const published: Hint[] = []
   const engine = bench.engine({ notifier: recording(published) })

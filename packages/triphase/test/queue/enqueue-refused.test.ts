@@ -82,6 +82,7 @@ describe('refused, and nothing written', () => {
     ['uniqueKey', { uniqueKey: 'a'.repeat(501) }, /uniqueKey: /],
     ['tags', { tags: ['fine', 'not\u0000fine'] }, /tags\.1: /],
     ['tags', { tags: ['\udfff tail first'] }, /tags\.0: /],
+    ['tags', { tags: 'urgent' as never }, /tags: a list/],
   ])('%s: %o', async (_name, options, message) => {
     const refused = bench.engine().enqueue(send, { to: 'a' }, options)
     await expect(refused).rejects.toMatchObject({ code: 'INVALID_INPUT' })

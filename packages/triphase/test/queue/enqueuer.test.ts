@@ -81,6 +81,21 @@ test('many jobs are written at once and answered in the order given', async () =
   expect((await enqueued).jobIds).toEqual(inserted.map(({ id }) => id))
 })
 
+test('telemetry says of each queue what was written', async () => {
+  const engine = bench.engine()
+  const events: unknown[] = []
+  engine.telemetry.on('job:enqueued', (event) => events.push(event))
+  const [a, b, c] = (await engine.enqueueMany(send, [
+    { input: { to: 'a' }, queue: 'one' },
+    { input: { to: 'b' }, queue: 'other' },
+    { input: { to: 'c' }, queue: 'one' },
+  ])) as { id: string }[]
+  expect(events).toEqual([
+    { jobIds: [a?.id, c?.id], task: 'send', queue: 'one' },
+    { jobIds: [b?.id], task: 'send', queue: 'other' },
+  ])
+})
+
 test('no jobs at all are no error', async () => {
   expect(await bench.engine().enqueueMany(send, [])).toEqual([])
 })

@@ -37,6 +37,21 @@ describe('a failure', () => {
     })
   })
 
+  test('that cannot be read is tried again like any other', async () => {
+    const unreadable = Object.defineProperties(new Error(), {
+      message: { get: () => Promise.reject.call(null) },
+      code: { get: () => Promise.reject.call(null) },
+    })
+    const job = await runTo(
+      'completed',
+      ({ job: { attempt } }) => {
+        if (attempt === 1) throw unreadable
+      },
+      QUICK,
+    )
+    expect(job.attempt).toBe(2)
+  })
+
   test('waits as retryable, due later', async () => {
     const job = await runTo('retryable', () => Promise.reject(new Error('later')), {
       backoff: { initial: '1h' },

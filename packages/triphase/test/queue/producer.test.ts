@@ -1,6 +1,8 @@
 import { describe, expect, test } from 'vitest'
-import { defineTask, type Engine, pollingNotifier, unchecked } from '../../src/index.ts'
+import { defineTask, type Engine, memoryNotifier, pollingNotifier, unchecked } from '../../src/index.ts'
+import { testUrl } from '../support/database-url.ts'
 import { useEngines } from '../support/engines.ts'
+import { serverAddress, startFaultProxy } from '../support/fault-proxy.ts'
 import { Gate, jobIn } from '../support/jobs.ts'
 import { eventually } from '../support/processes.ts'
 
@@ -161,6 +163,28 @@ describe('a paused queue', () => {
     finish()
   })
 
+  test('is paused for a process that starts, before it claims anything', async () => {
+    const task = defineTask({ name: 'task', input: unchecked<null>(), run: () => {} })
+    const operator = bench.engine()
+    await operator.pauseQueue('default')
+    const { id } = await operator.enqueue(task, null)
+    const proxy = await startFaultProxy(serverAddress(testUrl()))
+    const firstBeat = proxy.onStatement(/UPDATE \S+\.process SET beat/, 'hold-reply')
+    const url = proxy.url(bench.schema.url)
+    const worker = bench.engine({ url, tasks: [task], queues: { default: 1 }, notifier: memoryNotifier() })
+    const paused = worker.telemetry.next('queue:changed')
+    await worker.start()
+    await firstBeat.hit
+    // What a claim would have needed until then it has had now: a connection, and its turn.
+    for (let turn = 0; turn < 5; turn++) await worker.counts()
+    firstBeat.release()
+    await paused
+    const claims = await bench.schema.database.query('SELECT claim_no FROM triphase.job WHERE id = $1', [id])
+    expect(claims).toEqual([{ claim_no: 0 }])
+    await worker.stop()
+    await proxy.close()
+  })
+
   test('is paused for processes that start later, too', async () => {
     const gate = new Gate()
     const task = defineTask({ name: 'task', input: unchecked<null>(), run: () => gate.pass() })
@@ -198,7 +222,7 @@ describe('a paused queue', () => {
     await jobIn(operator, id, 'completed')
   })
 
-  test.each([[''], ['a b'], ['a'.repeat(101)]])('cannot have the name %j', async (name) => {
+  test.each([[''], ['a b'], ['a'.repeat(101)], [null as never]])('cannot have the name %j', async (name) => {
     const engine = bench.engine()
     const refused = { code: 'INVALID_OPTIONS', message: expect.stringMatching(/^queue: 1 to 100 letters/) }
     await expect(engine.pauseQueue(name)).rejects.toMatchObject(refused)

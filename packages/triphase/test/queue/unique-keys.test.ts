@@ -55,6 +55,19 @@ test('of several in one call the first is written', async () => {
   expect((await enqueued).jobIds).toEqual([0, 1, 3].map((index) => inserted[index]!.id))
 })
 
+test('where a key cannot be had, the jobs without one are not written either', async () => {
+  const { database } = bench.schema
+  const engine = bench.engine()
+  await database.query(`ALTER TABLE triphase.job_unique ADD CONSTRAINT refused CHECK (key <> 'refused')`)
+  try {
+    const jobs = [{ input: 'throw' as const }, { input: 'throw' as const, uniqueKey: 'refused' }]
+    await expect(engine.enqueueMany(end, jobs)).rejects.toMatchObject({ code: '23514' })
+    expect(await engine.counts()).toEqual([])
+  } finally {
+    await database.query('ALTER TABLE triphase.job_unique DROP CONSTRAINT refused')
+  }
+})
+
 describe('the key is free again', () => {
   test.each([
     ['complete', 'completed'],

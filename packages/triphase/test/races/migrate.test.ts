@@ -9,7 +9,6 @@ import { useSessions } from '../support/sessions.ts'
 
 const bench = useEngines()
 const sessions = useSessions(bench)
-const RETENTION_MS = 7 * 86_400_000
 const schema = `triphase_race_${randomBytes(4).toString('hex')}`
 const open: Database[] = []
 
@@ -33,9 +32,9 @@ function newProcess(): Database {
 const ALL = Array.from({ length: SCHEMA_VERSION }, (_, index) => index + 1)
 
 test('of several processes that start on an empty database each migration is applied by one', async () => {
-  const applied = await Promise.all([1, 2, 3, 4].map(() => migrate(newProcess(), RETENTION_MS)))
+  const applied = await Promise.all([1, 2, 3, 4].map(() => migrate(newProcess())))
   expect(applied.flat().toSorted()).toEqual(ALL)
-  expect(await migrate(newProcess(), RETENTION_MS)).toEqual([])
+  expect(await migrate(newProcess())).toEqual([])
 })
 
 test('while one migrates the others try again, and no statement of theirs waits', async () => {
@@ -44,7 +43,7 @@ test('while one migrates the others try again, and no statement of theirs waits'
   const lock = 'SELECT pg_advisory_xact_lock(hashtext($1), hashtext($2))'
   await holder.database.query(lock, ['triphase migration', schema])
   const database = newProcess()
-  const migrated = migrate(database, RETENTION_MS)
+  const migrated = migrate(database)
   const { database: observer } = bench.schema
   const tried = `SELECT FROM pg_stat_activity WHERE application_name = $1 AND state = 'idle' AND query = 'COMMIT'`
   await eventually(async () => (await observer.query(tried, [`migrates ${schema}`])).length === 1)

@@ -30,16 +30,23 @@ test('a server that is too old is named, with the remedy, before anything is wri
   }
 })
 
-test('a role whose sessions write times in another style than ISO is refused, with the remedy', async () => {
+test.each([
+  ['DateStyle', 'German', /German, .*SET DateStyle = 'ISO'/],
+  ['default_transaction_isolation', 'serializable', /are serializable: .*'read committed'/],
+  ['default_transaction_isolation', 'repeatable read', /are repeatable read: .*'read committed'/],
+  ['default_transaction_read_only', 'on', /take no writes.*default_transaction_read_only = off/],
+])('a role with %s %s is refused, with the remedy', async (setting, value, message) => {
   const { url, schema } = bench.schema
-  const role = `styled_${randomBytes(4).toString('hex')}`
+  const role = `set_${randomBytes(4).toString('hex')}`
   const admin = new pg.Client(testDatabaseUrl())
   await admin.connect()
-  await admin.query(`CREATE ROLE ${role} LOGIN SUPERUSER PASSWORD 'styled'`)
-  await admin.query(`ALTER ROLE ${role} SET DateStyle = 'German'`)
-  const styled = Object.assign(new URL(url), { username: role, password: 'styled' })
-  const engine = createEngine({ url: styled.href, schema })
-  const error = { code: 'INVALID_CONFIG', message: expect.stringMatching(/German, .*SET DateStyle = 'ISO'/) }
+  await admin.query(`CREATE ROLE ${role} LOGIN SUPERUSER PASSWORD 'set'`)
+  await admin.query(`ALTER ROLE ${role} SET ${setting} = '${value}'`)
+  const engine = createEngine({
+    url: Object.assign(new URL(url), { username: role, password: 'set' }).href,
+    schema,
+  })
+  const error = { code: 'INVALID_CONFIG', message: expect.stringMatching(message) }
   try {
     await expect(engine.migrate()).rejects.toMatchObject(error)
     await expect(engine.start()).rejects.toMatchObject(error)
