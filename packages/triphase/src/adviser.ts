@@ -104,7 +104,9 @@ export function adviseConnections(load: ConnectionLoad, limits: ConnectionLimits
   const jobsPerSecond = Math.min(load.arrivalsPerSecond ?? most, most)
   const saturated = jobsPerSecond === most
   const busy = (slots: number, share: number, heldMs: number): BusyConnections =>
-    saturated ? binomial(slots, heldMs / cycleMs) : poisson((jobsPerSecond * share * heldMs) / 1_000, slots)
+    saturated
+      ? binomial(slots, cycleMs === 0 ? 0 : heldMs / cycleMs)
+      : poisson((jobsPerSecond * share * heldMs) / 1_000, slots)
   const ofOne = 1 / processes
 
   const application = busy(concurrency, ofOne, holdMs)

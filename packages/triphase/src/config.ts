@@ -220,6 +220,18 @@ export function resolveGuard(options: GuardOptions): GuardSettings {
   throw new TriphaseError('INVALID_OPTIONS', `The guard cannot work like this: ${faults.join('; ')}.`)
 }
 
+/**
+ * Checks what is set for one transaction.
+ *
+ * @throws {TriphaseError} `INVALID_OPTIONS`, naming every fault at once.
+ */
+export function checkTransactionOptions(options: Omit<GuardOptions, 'mode'>): void {
+  const faults: string[] = 'mode' in options ? ['mode: it belongs to the engine, not to one transaction'] : []
+  guardSettings(faults, { ...options, mode: 'off' }, '')
+  if (faults.length > 0)
+    throw new TriphaseError('INVALID_OPTIONS', `The transaction was not opened: ${faults.join('; ')}.`)
+}
+
 function guardSettings(faults: string[], given: GuardOptions, prefix: string): GuardSettings {
   for (const key of Object.keys(given)) {
     if (!GUARD_NAMES.has(key))

@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type pg from 'pg'
 import type { ConnectionAdvice } from './adviser.ts'
 import {
+  checkTransactionOptions,
   type EngineConfig,
   type EngineOptions,
   type QueueConfig,
@@ -28,7 +29,7 @@ import { connectionFailure, type Database, isConnectionFailure } from './store/d
 import { type InsertedJob, onEnginePool, type RunStatement } from './store/insert.ts'
 import { countLiveJobs, findJob, type JobAttempt, jobAttempts } from './store/inspect.ts'
 import { sumLedgers } from './store/ledger.ts'
-import { migrate, requireCompatible } from './store/migrate.ts'
+import { migrate, requireCompatible, schemaFailure } from './store/migrate.ts'
 import { notify } from './store/notify.ts'
 import { pauseQueue, resumeQueue, setQueueConcurrency } from './store/queue.ts'
 import { retryJob } from './store/retry-job.ts'
@@ -46,7 +47,7 @@ export interface CreateEngineOptions<Tx> extends EngineOptions {
   tasks?: readonly Task<unknown, Tx>[]
   /** How the application's transactions are run. Default: `pg`, on a pool made from `application`. */
   transactor?: Transactor<Tx>
-  /** How hints travel between processes. Default: `postgresNotifier()`. */
+  /** How hints travel between processes; one of its own for each engine. Default: `postgresNotifier()`. */
   notifier?: Notifier
 }
 
@@ -67,6 +68,9 @@ export interface InTransaction<Tx> {
 }
 
 const CLOSE_MS = 5_000
+
+/** A notifier listens for one engine: started for a second one, it would leave the first one deaf. */
+const notifierOwners = new WeakMap<Notifier, object>()
 
 /**
  * Background jobs on a Postgres. Made by `createEngine`; one per process and schema.
@@ -179,14 +183,18 @@ export class Engine<Tx> {
    * @param options.allow hosts that may be called meanwhile, or true for anything (see docs/guard.md).
    * @param options.maxHold instead of the engine's.
    * @throws {TriphaseError} `CALL_IN_TRANSACTION`, `SECOND_CHECKOUT` where the guard refuses: then it
-   * was rolled back.
+   * was rolled back; `INVALID_OPTIONS`, naming each wrong option; `ENGINE_NOT_RUNNING` after `stop`.
    * @example
    * await engine.transaction(async (tx) => {
    *   await tx.query('INSERT INTO orders (id) VALUES ($1)', [id])
    *   await engine.enqueue(sendReceipt, { orderId: id }, { tx })
    * })
    */
-  transaction<Value>(work: (tx: Tx) => Promise<Value>, options: TransactionOptions = {}): Promise<Value> {
+  async transaction<Value>(
+    work: (tx: Tx) => Promise<Value>,
+    options: TransactionOptions = {},
+  ): Promise<Value> {
+    checkTransactionOptions(options)
     const opened = opening(this.#guard, this.transaction)
     return this.#pools.holds.during({ jobId: null, task: null, phase: null, opened }, (began) =>
       this.#transact(
@@ -243,12 +251,12 @@ export class Engine<Tx> {
 
   /** A job, live or finished; null when there is none or history no longer has it. */
   job(id: string): Promise<Job | null> {
-    return isJobId(id) ? findJob(this.#database, id) : Promise.resolve(null)
+    return isJobId(id) ? this.#inSchema(findJob(this.#database, id)) : Promise.resolve(null)
   }
 
   /** The kept attempts of a job, oldest first: failures, crashes, and the ledger of each staged job. */
   attempts(id: string): Promise<JobAttempt[]> {
-    return isJobId(id) ? jobAttempts(this.#database, id) : Promise.resolve([])
+    return isJobId(id) ? this.#inSchema(jobAttempts(this.#database, id)) : Promise.resolve([])
   }
 
   /**
@@ -264,7 +272,7 @@ export class Engine<Tx> {
    *   console.log(`${task} in ${queue} held a connection for ${holdMs / claims} ms a claim`)
    */
   async ledger(options: { last?: Duration } = {}): Promise<TaskConnections[]> {
-    return sumLedgers(this.#database, milliseconds(options.last ?? '24h'))
+    return this.#inSchema(sumLedgers(this.#database, milliseconds(options.last ?? '24h')))
   }
 
   /**
@@ -287,7 +295,7 @@ export class Engine<Tx> {
 
   /** How many live jobs there are of each queue and state. Reads all of them: for reports, not for every request. */
   counts(): Promise<{ queue: string; state: JobState; count: number }[]> {
-    return countLiveJobs(this.#database)
+    return this.#inSchema(countLiveJobs(this.#database))
   }
 
   /**
@@ -298,11 +306,8 @@ export class Engine<Tx> {
   async cancel(id: string): Promise<CancelOutcome> {
     if (!isJobId(id)) return 'not-found'
     const reason = new TriphaseError('CANCELLED', 'cancelled on request')
-    const outcome = await cancelJob(
-      this.#database,
-      id,
-      JSON.stringify({ ...storedError(reason), stack: undefined }),
-    )
+    const error = JSON.stringify({ ...storedError(reason), stack: undefined })
+    const outcome = await this.#inSchema(cancelJob(this.#database, id, error))
     if (outcome === 'requested') this.#send([{ kind: 'cancel', jobId: id }])
     return outcome
   }
@@ -314,19 +319,19 @@ export class Engine<Tx> {
    * @returns whether it was made available; false where it was so already, is running or completed, or is not known.
    */
   async retry(id: string): Promise<boolean> {
-    const queue = isJobId(id) ? await retryJob(this.#database, id) : null
+    const queue = isJobId(id) ? await this.#inSchema(retryJob(this.#database, id)) : null
     if (queue !== null) this.#send([{ kind: 'available', queue }])
     return queue !== null
   }
 
   /** Stops all processes from claiming a queue's jobs; running jobs go on. */
   async pauseQueue(queue: string): Promise<void> {
-    await pauseQueue(this.#database, checkedQueue(queue))
+    await this.#inSchema(pauseQueue(this.#database, checkedQueue(queue)))
     this.#send([{ kind: 'queue-changed', queue }])
   }
 
   async resumeQueue(queue: string): Promise<void> {
-    await resumeQueue(this.#database, checkedQueue(queue))
+    await this.#inSchema(resumeQueue(this.#database, checkedQueue(queue)))
     this.#send([{ kind: 'queue-changed', queue }])
   }
 
@@ -338,7 +343,7 @@ export class Engine<Tx> {
     ) {
       throw new TriphaseError('INVALID_OPTIONS', 'concurrency: a whole number from 0 to 2147483647, or null')
     }
-    await setQueueConcurrency(this.#database, checkedQueue(queue), concurrency)
+    await this.#inSchema(setQueueConcurrency(this.#database, checkedQueue(queue), concurrency))
     this.#send([{ kind: 'queue-changed', queue }])
   }
 
@@ -373,6 +378,7 @@ export class Engine<Tx> {
 
   async #start(options: StartOptions): Promise<void> {
     if (options.queues) this.#working = { ...this.#config, queues: resolveQueues(options.queues) }
+    this.#ownNotifier()
     const server = await describeServer(this.#database)
     await requireCompatible(this.#database)
     const worker = new Worker({
@@ -392,6 +398,16 @@ export class Engine<Tx> {
     this.#worker = worker
     void this.#own(() => this.#lookAround(server))
     void this.#own(() => this.#checkSweeps())
+  }
+
+  #ownNotifier(): void {
+    const owner = notifierOwners.get(this.#notifier) ?? this
+    if (owner !== this)
+      throw new TriphaseError(
+        'INVALID_CONFIG',
+        'notifier: another engine uses this one. Make one for each engine.',
+      )
+    notifierOwners.set(this.#notifier, this)
   }
 
   /** What it finds is for people: it runs beside the work, and keeps nothing from starting. */
@@ -442,6 +458,7 @@ export class Engine<Tx> {
     // Here too: an engine that only enqueued has no worker, and the last hints may have opened a connection again.
     this.#silent = true
     await this.#notifier.stop().catch((error: unknown) => this.#failed('stop notifier', error))
+    if (notifierOwners.get(this.#notifier) === this) notifierOwners.delete(this.#notifier)
     // A pool waits for what is checked out, and a handler that ignores its signal may never give it back.
     await Promise.race([this.#pools.end(), delay(CLOSE_MS, undefined, { ref: false })])
   }
@@ -451,6 +468,7 @@ export class Engine<Tx> {
     options: TransactionOptions = {},
     opened?: () => string,
   ): Promise<Value> {
+    if (this.#silent && this.#pools.ownsApplication) throw wasStopped()
     const [policy, source, hints] = [this.#guard, this.#transactor, [] as Hint[]]
     const value = await guarded({ policy, source, options, opened }, (inside) =>
       this.#transactor.transaction((tx) => {
@@ -473,11 +491,20 @@ export class Engine<Tx> {
   ): Promise<InsertedJob[]> {
     if (items.length === 0) return []
     const run = tx === undefined ? undefined : this.#inside(tx)
-    const { inserted, hints } = await this.#enqueuer.enqueue(run, task, items)
+    const { inserted, hints } = await this.#inSchema(this.#enqueuer.enqueue(run, task, items))
     if (tx === undefined) this.#send(hints)
     else this.#hintsOf.get(tx as object)?.push(...hints)
     if (run !== undefined && when === 'in-transaction') await notify(run, this.#config.schema, hints)
     return inserted
+  }
+
+  /** Where nobody has started this engine, nobody has looked whether its tables are there. */
+  async #inSchema<Value>(statement: Promise<Value>): Promise<Value> {
+    try {
+      return await statement
+    } catch (error) {
+      throw schemaFailure(error, this.schema)
+    }
   }
 
   /** One statement on the application's pool. */

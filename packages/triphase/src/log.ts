@@ -92,7 +92,8 @@ const LINES: { [Name in keyof TelemetryEvents]?: Line<Name> } = {
     `heartbeat failed (${event.failures} in a row): ${event.error.message}`,
   ],
   'statement:failed': (event) => [
-    event.retryInMs === null ? 'error' : 'warn',
+    // A hint that was not sent costs the others a poll.
+    event.retryInMs === null && event.statement !== 'notify' ? 'error' : 'warn',
     `${event.statement} failed${event.retryInMs === null ? '' : `, again in ${Math.round(event.retryInMs)} ms`}: ${event.error.message}`,
   ],
   'notifier:changed': (event) =>

@@ -56,6 +56,16 @@ describe('how many connections are busy', () => {
     expect(application.mean).toBeCloseTo(0.024)
   })
 
+  test('is none of jobs that take no time', () => {
+    const { application, engine } = adviseConnections({
+      concurrency: 5,
+      holdMs: 0,
+      callMs: 0,
+      engineHoldMs: 0,
+    })
+    expect([application, engine]).toEqual(Array(2).fill({ mean: 0, p50: 0, p99: 0 }))
+  })
+
   test('is never above the slots, and never less for more processes', () => {
     fc.assert(
       fc.property(LOADS, (load) => {

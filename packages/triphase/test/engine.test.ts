@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { createEngine, defineSweep, defineTask, unchecked } from '../src/index.ts'
+import { createEngine, defineSweep, defineTask, memoryNotifier, unchecked } from '../src/index.ts'
 import { useEngines } from './support/engines.ts'
 import { serverAddress, startFaultProxy } from './support/fault-proxy.ts'
 import { Gate, jobIn } from './support/jobs.ts'
@@ -119,7 +119,13 @@ describe('start and stop', () => {
   test('a stopped engine says so', async () => {
     const engine = bench.engine()
     await engine.stop()
-    const calls = [engine.start(), engine.enqueue(double, { n: 1 }), engine.job('1'), engine.cancel('1')]
+    const calls = [
+      engine.start(),
+      engine.enqueue(double, { n: 1 }),
+      engine.job('1'),
+      engine.cancel('1'),
+      engine.transaction(async () => {}),
+    ]
     const outcomes = await Promise.allSettled(calls)
     const refused = { status: 'rejected', reason: { code: 'ENGINE_NOT_RUNNING' } }
     expect(outcomes).toMatchObject(calls.map(() => refused))
@@ -168,7 +174,35 @@ describe('start and stop', () => {
       message: expect.stringMatching(/triphase_never_made.*engine\.migrate/),
     }
     await expect(engine.start()).rejects.toMatchObject(refused)
+    await expect(engine.enqueue(double, { n: 1 })).rejects.toMatchObject(refused)
+    await expect(engine.transaction((tx) => engine.enqueue(double, { n: 1 }, { tx }))).rejects.toMatchObject(
+      refused,
+    )
+    await expect(engine.counts()).rejects.toMatchObject(refused)
     await engine.stop()
+  })
+
+  test('a notifier that listens for another engine is refused, until that one has stopped', async () => {
+    const notifier = memoryNotifier()
+    const [first, second] = [bench.engine({ notifier }), bench.engine({ notifier })]
+    await first.start()
+    const refused = { code: 'INVALID_CONFIG', message: expect.stringMatching(/^notifier: another engine/) }
+    await expect(second.start()).rejects.toMatchObject(refused)
+    await first.stop()
+    await second.start()
+  })
+})
+
+test.each([
+  [{ alow: [] }, /alow: there is no such option/],
+  [{ allow: 'localhost' }, /allow: a list of hosts/],
+  [{ maxHold: 'long' }, /maxHold: a length of time/],
+  [{ mode: 'off' }, /mode: it belongs to the engine/],
+])('a transaction with %j is refused before it is opened', async (options, message) => {
+  const opened = bench.engine().transaction(() => expect.fail('it was opened'), options as never)
+  await expect(opened).rejects.toMatchObject({
+    code: 'INVALID_OPTIONS',
+    message: expect.stringMatching(message),
   })
 })
 

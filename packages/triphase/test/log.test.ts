@@ -98,6 +98,18 @@ test('one statement that fails for one reason is a line every 10 s, with how oft
   ])
 })
 
+test('a hint that was not sent is a warning: the others ask', () => {
+  const lines = linesOf({ format: 'json' }, (telemetry) => {
+    for (const statement of ['notify', 'prune'])
+      telemetry.emit('statement:failed', {
+        statement,
+        error: { name: 'Error', message: 'no' },
+        retryInMs: null,
+      })
+  })
+  expect(lines.map((line) => JSON.parse(line).level)).toEqual([40, 50])
+})
+
 describe('JSON', () => {
   test('is a line each, with level, event, identifiers and a message', () => {
     const lines = linesOf({ format: 'json' }, (telemetry) =>

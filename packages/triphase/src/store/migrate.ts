@@ -47,7 +47,7 @@ export async function migrate(database: Database): Promise<number[]> {
     // None is dropped: whoever migrates (a web server, a deploy) may not know how long the workers keep history.
     await makePartitions(database)
   } catch (error) {
-    throw explained(error, database.schema)
+    throw migrationFailure(error, database.schema)
   }
   await requireCompatible(database)
   return applied
@@ -102,7 +102,7 @@ async function ledgerState(database: Database): Promise<LedgerState | null> {
  */
 export async function requireCompatible(database: Database): Promise<void> {
   const state = await ledgerState(database).catch((error: unknown) => {
-    throw explained(error, database.schema)
+    throw schemaFailure(error, database.schema)
   })
   if (!state || state.version < SCHEMA_VERSION) {
     throw new TriphaseError(
@@ -141,7 +141,26 @@ export function migrationSql(options: { schema?: string; after?: number } = {}):
   return `${inSchema(parts.join('\n\n'), schema).replace('SCHEMA IF NOT EXISTS triphase;', `SCHEMA IF NOT EXISTS "${schema}";`)}\n`
 }
 
-function explained(error: unknown, schema: string): unknown {
+/** What a statement of the engine failed of where its tables are not there, or not for this role, with the remedy. */
+export function schemaFailure(error: unknown, schema: string): unknown {
+  const { code, message } = error as { code?: unknown; message?: string }
+  // The schema, a table, a function.
+  if (code === '3F000' || code === '42P01' || code === '42883') {
+    return new TriphaseError(
+      'MIGRATION_NEEDED',
+      `The schema ${schema} does not have what this version of Triphase needs: ${message}. Call engine.migrate(), or run the SQL that migrationSql() prints.`,
+      { cause: error },
+    )
+  }
+  if (code !== '42501') return error
+  return new TriphaseError(
+    'NO_PERMISSION',
+    `The database refused access to the schema ${schema}: ${message}. Grant the role USAGE on the schema and on its sequences, and SELECT, INSERT, UPDATE and DELETE on its tables (docs/operating.md, Rights).`,
+    { cause: error },
+  )
+}
+
+function migrationFailure(error: unknown, schema: string): unknown {
   const code = error instanceof Error && 'code' in error ? error.code : undefined
   if (code !== '42501') return error
   return new TriphaseError(

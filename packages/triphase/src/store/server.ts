@@ -78,7 +78,7 @@ export async function isBehindPooler(database: Database): Promise<boolean> {
   return announcedPid !== null && announcedPid !== rows[0]?.pid
 }
 
-/** Enough to see one server connection twice, where both ends draw from one pool that others use too. */
+/** Enough to see one server connection on both ends, where they draw from one pool that others use too. */
 const LOOKS = 5
 
 /**
@@ -86,8 +86,11 @@ const LOOKS = 5
  * from the one to the other with each transaction, and settings of a session are not kept. Asks, and leaves nothing behind.
  */
 export async function shareServerConnections(one: RunStatement, other: RunStatement): Promise<boolean> {
+  const [ofOne, ofOther] = [new Set<string>(), new Set<string>()]
   for (let looks = 0; looks < LOOKS; looks++) {
-    if ((await backendOf(one)) === (await backendOf(other))) return true
+    ofOne.add(await backendOf(one))
+    ofOther.add(await backendOf(other))
+    if ([...ofOne].some((backend) => ofOther.has(backend))) return true
   }
   return false
 }
