@@ -128,13 +128,15 @@ export async function requireCompatible(database: Database): Promise<void> {
 export function migrationSql(options: { schema?: string; after?: number } = {}): string {
   const schema = options.schema ?? 'triphase'
   if (!isSchemaName(schema)) throw new TriphaseError('INVALID_OPTIONS', `schema: ${SCHEMA_RULE}`)
-  const missing = MIGRATIONS.filter(({ version }) => version > (options.after ?? 0))
+  const { after = 0 } = options
+  const missing = MIGRATIONS.filter(({ version }) => version > after)
+  // Also where the schema exists, to make it needs a right on the database.
+  const beginning = ['CREATE SCHEMA IF NOT EXISTS triphase;', `${CREATE_LEDGER.trim()};`]
   const record = ({ version, name, minCompatible }: Migration) =>
     `INSERT INTO triphase.migration (version, name, min_compatible) VALUES (${version}, '${name}', ${minCompatible});`
   const parts = [
     'BEGIN;',
-    'CREATE SCHEMA IF NOT EXISTS triphase;',
-    `${CREATE_LEDGER.trim()};`,
+    ...(after === 0 ? beginning : []),
     ...missing.flatMap((migration) => [migration.sql.trim(), record(migration)]),
     'COMMIT;',
   ]

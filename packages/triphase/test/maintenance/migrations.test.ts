@@ -157,8 +157,8 @@ describe('migrationSql', () => {
 
   test('from a version on has only what comes after it', () => {
     const sql = migrationSql({ schema: 'some_schema', after: SCHEMA_VERSION })
-    expect(sql).not.toMatch(/CREATE TABLE "some_schema"\.job\b/)
-    expect(migrationSql()).toMatch(/CREATE TABLE triphase\.job\b/)
+    expect(sql).not.toMatch(/CREATE/)
+    expect(migrationSql()).toMatch(/CREATE SCHEMA .*CREATE TABLE triphase\.job\b/s)
   })
 })
 
