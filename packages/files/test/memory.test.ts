@@ -52,7 +52,8 @@ test('killed in the middle of its copy it leaves nothing, and the next one loads
     )
     return rowCount === 1
   }
-  await eventually(copying, { interval: 10 })
+  // The whole file is checked before, which takes its time on a busy machine.
+  await eventually(copying, { interval: 10, timeout: 40_000 })
   child.kill('SIGKILL')
   expect(await ended).toBe('')
   await eventually(async () => !(await copying()))

@@ -38,8 +38,9 @@ SELECT triphase.reschedule_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $1
 // own: the one that reads afterwards needs a snapshot that was taken after the wait.
 const WAIT = /* sql */ `SELECT FROM triphase.job WHERE id = ANY ($1::bigint[]) ORDER BY id FOR SHARE`
 
-// By job_history_id and job_pkey. A claim that is no longer executing under its own number was acked by itself:
-// everybody else who takes a job from a claim raises the number. Where completed jobs leave no history, one that is in
+// By job_history_id, job_pkey and job_attempt_job. A claim that is no longer executing under its own number was acked by
+// itself: everybody else who takes a job from a claim raises the number. So does the next claim of a job that went back to
+// waiting; then its attempt tells, where it left one. Where completed jobs leave no history, one that is in
 // neither table was completed: by this claim, or by a later one after a rescue.
 const ACKED = /* sql */ `
 SELECT array_agg(k.job_id)::text AS ids
@@ -47,6 +48,9 @@ FROM unnest($1::bigint[], $2::int[]) AS k(job_id, claim_no)
 WHERE EXISTS (SELECT FROM triphase.job_history h WHERE h.id = k.job_id AND h.claim_no = k.claim_no)
    OR EXISTS (
      SELECT FROM triphase.job j WHERE j.id = k.job_id AND j.claim_no = k.claim_no AND j.state <> 'executing')
+   OR EXISTS (
+     SELECT FROM triphase.job_attempt a
+     WHERE a.job_id = k.job_id AND a.claim_no = k.claim_no AND a.outcome <> 'crashed')
    OR (NOT $3 AND NOT EXISTS (SELECT FROM triphase.job j WHERE j.id = k.job_id)
               AND NOT EXISTS (SELECT FROM triphase.job_history h WHERE h.id = k.job_id))`
 

@@ -157,6 +157,20 @@ describe('ackedClaims', () => {
     expect(await ackedClaims(database, claims.slice(0, 1))).toEqual(new Set([job.id]))
     expect(await ackedClaims(database, claims.slice(1))).toEqual(new Set())
   })
+
+  test.each([
+    ['retried', true],
+    ['crashed', false],
+  ] as const)('knows of a claim that was %s, and after which came another', async (outcome, known) => {
+    const { database } = bench.schema
+    const job = await insertClaimed(database)
+    await rescheduleJobs(run, [ackOf(job, 'available', { attempt: { ...ATTEMPT, outcome: 'retried' } })])
+    await database.query(`UPDATE triphase.job_attempt SET outcome = $2 WHERE job_id = $1`, [job.id, outcome])
+    await claim(database, await insertProcess(database), 1)
+    const claims = [1, 2].map((claimNo) => ({ jobId: job.id, claimNo }))
+    expect(await ackedClaims(database, claims)).toEqual(new Set(known ? [job.id] : []))
+    expect(await ackedClaims(database, claims.slice(1))).toEqual(new Set())
+  })
 })
 
 test('a job that is not executing is not acked, whatever its claim number', async () => {
