@@ -53,7 +53,8 @@ export async function testDatabase(whenFinished: WhenFinished): Promise<TestData
   whenFinished(async () => {
     await pool.end()
     // Not by force: the tests' own clients would hear of it as an error that nobody expects.
-    await eventually(() => administer(serverUrl, `DROP DATABASE ${name}`))
+    // The server writes a checkpoint first.
+    await eventually(() => administer(serverUrl, `DROP DATABASE ${name}`), { timeout: 40_000 })
   })
   const rows = async <Row extends object>(sql: string) => (await pool.query<Row>(sql)).rows
   return {
