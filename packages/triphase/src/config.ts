@@ -146,7 +146,10 @@ export function resolveConfig(options: EngineOptions): EngineConfig {
   const time = (name: string, value: Duration, least = 0) => durationOr(faults, name, value, least)
   const { engine = {}, application = {} } = options
   const url = options.url ?? engine.url
-  if (!isPostgresUrl(url)) faults.push(`url: ${URL_RULE}`)
+  if (!isPostgresUrl(url)) {
+    const missing = url === undefined || url === ''
+    faults.push(`url: ${missing ? 'none was given (is the environment variable set?); ' : ''}${URL_RULE}`)
+  }
   if (options.directUrl !== undefined && !isPostgresUrl(options.directUrl)) {
     faults.push(`directUrl: ${URL_RULE}`)
   }

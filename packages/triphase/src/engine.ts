@@ -354,12 +354,17 @@ export class Engine<Tx> {
    * await engine.sweep(describeFiles).run()
    */
   sweep(sweep: Sweep): SweepControl {
+    const text = (sql: string) => this.#database.text(sql)
     return new SweepControl(sweep, {
-      engine: this.#database,
+      engine: {
+        schema: this.schema,
+        text,
+        query: (sql, values) => this.#inSchema(this.#database.query(sql, values)),
+      },
       application: {
-        query: (text, values = []) => this.#query(text, values).catch(explainedFailure),
-        schema: this.#config.schema,
-        text: (sql) => this.#database.text(sql),
+        query: (sql, values = []) => this.#query(sql, values).catch(explainedFailure),
+        schema: this.schema,
+        text,
       },
       announce: (queue) => this.#send([{ kind: 'available', queue }]),
     })

@@ -176,9 +176,13 @@ describe('URLs', () => {
     expect(resolveConfig({ url: good }).engine.url).toBe(good)
   })
 
+  test.each([[undefined], ['']])('that it is not there (%j) is said', (missing) => {
+    expect(refusal({ url: missing })).toMatch(
+      /url: none was given \(is the environment variable set\?\); a postgres:/,
+    )
+  })
+
   test.each([
-    [undefined],
-    [''],
     ['localhost:5432'],
     ['postgres://'],
     ['http://localhost/db'],

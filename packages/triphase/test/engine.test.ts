@@ -179,6 +179,13 @@ describe('start and stop', () => {
       refused,
     )
     await expect(engine.counts()).rejects.toMatchObject(refused)
+    const sweep = defineSweep({
+      name: 'sweep',
+      table: { name: 'records', key: 'id' },
+      each: async () => null,
+    })
+    await expect(engine.sweep(sweep).status()).rejects.toMatchObject(refused)
+    await expect(engine.sweep(sweep).pause()).rejects.toMatchObject(refused)
     await engine.stop()
   })
 

@@ -22,12 +22,13 @@ const MOST_SCHEMAS = 200
  * Takes a schema from a pool of migrated ones: the first that no other test process holds, made when all are taken.
  * A schema is held by an advisory lock on a connection of its own, so a test that is killed gives it back.
  *
+ * @param prefix what the schemas are called, before their numbers. Default `'triphase_test'`.
  * @param directUrl a URL for that connection, where those of `url` are pooled per transaction. Default: `url`.
  * @example
- * const schema = await takeSchema(process.env.DATABASE_URL)
- * const engine = createEngine({ url: schema.url, schema: schema.schema, tasks, queues: { default: 2 } })
- * afterEach(() => schema.clean())
- * afterAll(() => schema.release())
+ * const { url, schema, clean, release } = await takeSchema('postgres://localhost/test')
+ * const engine = createEngine({ url, schema, tasks, queues: { default: 2 } })
+ * afterEach(clean)
+ * afterAll(() => engine.stop().then(release))
  */
 export async function takeSchema(
   url: string,
