@@ -12,6 +12,7 @@ export interface PoolConfig {
   acquireTimeout?: Duration
 }
 
+/** A queue as this process works on it. */
 export interface QueueConfig {
   /** Jobs of this queue that run at a time in this process. */
   concurrency: number

@@ -60,6 +60,7 @@ export interface StartOptions {
 /** Options of one enqueued job, with the transaction that it belongs to. */
 export type EnqueueInTransaction<Tx> = EnqueueOptions & InTransaction<Tx>
 
+/** The transaction that enqueued jobs belong to. */
 export interface InTransaction<Tx> {
   /** The application's transaction: the job exists exactly if it commits. */
   tx?: Tx
@@ -494,6 +495,8 @@ export class Engine<Tx> {
     items: readonly { input: RawInput; options: EnqueueOptions }[],
     { tx, notify: when }: InTransaction<Tx>,
   ): Promise<InsertedJob[]> {
+    // A reference to a task has no functions to run it.
+    if (!task?.input) throw new TriphaseError('INVALID_INPUT', `What to enqueue is ${noTask(task)}`)
     if (items.length === 0) return []
     const run = tx === undefined ? undefined : this.#inside(tx)
     const { inserted, hints } = await this.#inSchema(this.#enqueuer.enqueue(run, task, items))
@@ -584,10 +587,7 @@ function tasksByName(tasks: readonly Task<unknown, never>[]): Map<string, Task<u
   // As of a module that imports this one, too.
   const missing = tasks.findIndex((task) => typeof task?.execute !== 'function')
   if (missing >= 0) {
-    throw new TriphaseError(
-      'INVALID_CONFIG',
-      `tasks.${missing}: no task (of defineTask, defineStagedTask or defineSweep) but ${tasks[missing] === undefined ? 'undefined, as in a circle of imports' : typeof tasks[missing]}.`,
-    )
+    throw new TriphaseError('INVALID_CONFIG', `tasks.${missing}: ${noTask(tasks[missing])}`)
   }
   const byName = new Map(tasks.map((task) => [task.name, task]))
   if (byName.size < tasks.length) {
@@ -599,6 +599,11 @@ function tasksByName(tasks: readonly Task<unknown, never>[]): Map<string, Task<u
     )
   }
   return byName
+}
+
+function noTask(given: unknown): string {
+  const what = given === undefined ? 'undefined, as in a circle of imports' : typeof given
+  return `no task (of defineTask, defineStagedTask or defineSweep) but ${what}.`
 }
 
 /** An application's connection fails in the words of its driver. */

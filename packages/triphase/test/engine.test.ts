@@ -224,6 +224,17 @@ test('an engine without queues enqueues and looks, and runs nothing', async () =
   expect((await started).jobId).toBe(id)
 })
 
+test('what is no task cannot be enqueued, and that is said', async () => {
+  const engine = bench.engine()
+  const refused = (what: RegExp) => ({ code: 'INVALID_INPUT', message: expect.stringMatching(what) })
+  await expect(engine.enqueue(undefined as unknown as typeof double, { n: 1 })).rejects.toMatchObject(
+    refused(/no task .* but undefined, as in a circle/),
+  )
+  await expect(engine.enqueueMany({} as typeof double, [])).rejects.toMatchObject(
+    refused(/no task .* but object/),
+  )
+})
+
 test('connections are counted by pool, and are where their names say', async () => {
   const name = `counted-${bench.schema.schema}`
   const engine = bench.engine({ tasks: [double], queues: { default: 1 }, name, application: { size: 4 } })

@@ -39,6 +39,7 @@ DELETE FROM triphase.cancel_request c WHERE NOT EXISTS (SELECT FROM triphase.job
 
 const EXISTS = /* sql */ `SELECT FROM triphase.job WHERE id = $1`
 
+/** Cancelled while it waited; told to stop where it runs; or no live job has this id. */
 export type CancelOutcome = 'cancelled' | 'requested' | 'not-found'
 
 const TRIES = 20

@@ -20,6 +20,7 @@ export interface NewJob {
   traceparent: string | null
 }
 
+/** What became of one enqueued job. */
 export interface InsertedJob {
   id: string
   /** False when another job holds the unique key, a live one or (`uniqueFor`) one that is over: then `id` is that job's. */

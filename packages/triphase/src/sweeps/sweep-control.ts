@@ -55,6 +55,7 @@ export interface SampledRecord {
   marked: boolean
 }
 
+/** Records whose errors say the same but for numbers and ids. */
 export interface SweepErrorGroup {
   /** Names the group in `retryErrors`. */
   group: string

@@ -8,6 +8,7 @@ import { type ExecutionContext, optionFaults, type Task, taskOf } from '../task.
 import { RecordTable } from './record-table.ts'
 import { type SweepInput, sweepInput } from './sweep-input.ts'
 
+/** Which way records are taken. */
 export type SweepDirection = 'ascending' | 'descending'
 
 /** An order by other columns than the key's: `{ by: 'created_at', direction: 'descending' }`. */
