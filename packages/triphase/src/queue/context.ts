@@ -4,6 +4,7 @@ import { untilDone } from '../retry.ts'
 import { type Ack, ackedClaims, finishJobs } from '../store/ack.ts'
 import { findAnswer, storeAnswer } from '../store/answer.ts'
 import { type Database, isConnectionFailure, isDataError } from '../store/database.ts'
+import { schemaFailure } from '../store/migrate.ts'
 import { withPartition } from '../store/partitions.ts'
 import { executeInside, type Transactor } from '../store/transactor.ts'
 import { type ExecutionContext, type JobContext, jsonText, Outcome } from '../task.ts'
@@ -213,7 +214,10 @@ export class ClaimContext implements ExecutionContext<unknown> {
     const { application, database, keepCompleted } = this.#parts
     const run = (text: string, values: readonly unknown[]) =>
       executeInside(application, tx, database.text(text), values)
-    const acked = await finishJobs(run, [ack], keepCompleted)
+    // The application's role, which may lack a grant, or the schema in its database.
+    const acked = await finishJobs(run, [ack], keepCompleted).catch((error: unknown) => {
+      throw schemaFailure(error, database.schema)
+    })
     if (!acked.has(ack.jobId)) {
       throw new TriphaseError(
         'CLAIM_LOST',

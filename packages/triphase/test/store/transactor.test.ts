@@ -224,3 +224,38 @@ describe('a transactor for another library', () => {
     })
   })
 })
+
+test('a role that may not write the completion is told which grants it lacks', async () => {
+  const { url, schema } = bench.schema
+  const role = `${schema}_ordinary`
+  await pool.query(`CREATE ROLE ${role}`)
+  const own = pgTransactor(pool)
+  const transactor: Transactor<pg.PoolClient> = {
+    ...own,
+    transaction: (work) =>
+      own.transaction(async (tx) => {
+        await tx.query(`SET LOCAL ROLE ${role}`)
+        return work(tx)
+      }),
+  }
+  const task = stagedTasksFor<pg.PoolClient>()({
+    name: 'task',
+    input: unchecked<null>(),
+    prepare: async () => null,
+    call: async () => 'answer',
+    commit: async () => null,
+  })
+  const engine = createEngine({ url, schema, tasks: [task], queues: { default: 1 }, transactor })
+  try {
+    await engine.start()
+    const retried = engine.telemetry.next('job:retried')
+    await engine.enqueue(task, null)
+    expect((await retried).error).toMatchObject({
+      code: 'NO_PERMISSION',
+      message: expect.stringMatching(/Grant the role USAGE on the schema/),
+    })
+  } finally {
+    await engine.stop({ graceMs: 0 })
+    await pool.query(`DROP ROLE ${role}`)
+  }
+})
