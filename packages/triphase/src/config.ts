@@ -141,8 +141,10 @@ export const SCHEMA_RULE =
 export function resolveConfig(options: EngineOptions): EngineConfig {
   const faults: string[] = []
   for (const key of Object.keys(options)) {
-    if (!OPTION_NAMES.has(key))
-      faults.push(`${key}: there is no such option (there are ${[...OPTION_NAMES].join(', ')})`)
+    if (!OPTION_NAMES.has(key)) {
+      const known = ['tasks', 'transactor', 'notifier', ...OPTION_NAMES]
+      faults.push(`${key}: there is no such option (there are ${known.join(', ')})`)
+    }
   }
   const time = (name: string, value: Duration, least = 0) => durationOr(faults, name, value, least)
   const { engine = {}, application = {} } = options

@@ -206,7 +206,7 @@ test.each([['pg_triphase'], ['1a'], ['a-b'], ['a.b'], ['"a"'], ['a'.repeat(49)],
 describe('createEngine', () => {
   test('refuses options that do not exist, by name', () => {
     expect(() => createEngine({ url, retires: 3 } as never)).toThrow(
-      /retires: there is no such option \(there are name, url, /,
+      /retires: there is no such option \(there are tasks, transactor, notifier, name, url, /,
     )
   })
 
