@@ -15,6 +15,7 @@ import {
   pidOf,
 } from './process-identity.ts'
 import { openLog } from './server-log.ts'
+import { removeUnfinished } from './unfinished.ts'
 
 // Ten missed beats of a watchdog that beats every second, and what a start waits after a container was killed.
 const SILENCE_MILLISECONDS = 10_000
@@ -70,6 +71,8 @@ export async function endWatchdog(layout: Layout): Promise<void> {
     // Outright: it has nothing to put in order, and may be waiting for the lock that is held here.
     const signalled = killIfAllowed(pidOf(watchdog))
     while (signalled && isAlive(watchdog)) await delay(2)
+    // What it would have taken the lock with, where it was waiting for that.
+    await removeUnfinished(layout.directory)
   }
   await forgetWatchdog(layout)
 }

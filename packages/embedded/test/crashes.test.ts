@@ -147,6 +147,16 @@ test('killed in the middle of initdb: the next start begins anew and leaves noth
   await expect.poll(left, { timeout: 10_000 }).toEqual([])
 })
 
+test('a watchdog that is ended while it waits for the lock leaves nothing of that', async () => {
+  const directory = await usedDirectory()
+  const server = await startEmbeddedPostgres({ directory })
+  const [watchdog] = watchdogsOf(directory)
+  const prepared = join(directory, `lock.${identityOf(watchdog!.pid)}-0123456789ab`)
+  mkdirSync(prepared)
+  await server.stop()
+  expect(existsSync(prepared)).toBe(false)
+})
+
 test('killed at any moment of a start: the next start works, and otherwise nothing stays', async () => {
   const directory = await usedDirectory()
   await (await startEmbeddedPostgres({ directory })).stop()
