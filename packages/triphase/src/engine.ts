@@ -161,6 +161,7 @@ export class Engine<Tx> {
     if (this.#stopping) return Promise.reject(wasStopped())
     this.#starting ??= this.#start(options).catch((error: unknown) => {
       this.#starting = undefined
+      this.#disownNotifier()
       throw error
     })
     return this.#starting
@@ -416,6 +417,10 @@ export class Engine<Tx> {
     notifierOwners.set(this.#notifier, this)
   }
 
+  #disownNotifier(): void {
+    if (notifierOwners.get(this.#notifier) === this) notifierOwners.delete(this.#notifier)
+  }
+
   /** What it finds is for people: it runs beside the work, and keeps nothing from starting. */
   async #lookAround(server: ServerDescription): Promise<void> {
     const { engine, application } = this.#config
@@ -464,7 +469,7 @@ export class Engine<Tx> {
     // Here too: an engine that only enqueued has no worker, and the last hints may have opened a connection again.
     this.#silent = true
     await this.#notifier.stop().catch((error: unknown) => this.#failed('stop notifier', error))
-    if (notifierOwners.get(this.#notifier) === this) notifierOwners.delete(this.#notifier)
+    this.#disownNotifier()
     // A pool waits for what is checked out, and a handler that ignores its signal may never give it back.
     await Promise.race([this.#pools.end(), delay(CLOSE_MS, undefined, { ref: false })])
   }

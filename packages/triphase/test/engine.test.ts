@@ -191,12 +191,15 @@ describe('start and stop', () => {
 
   test('a notifier that listens for another engine is refused, until that one has stopped', async () => {
     const notifier = memoryNotifier()
+    const failing = createEngine({ url: bench.schema.url, schema: 'triphase_never_made', notifier })
+    await expect(failing.start()).rejects.toMatchObject({ code: 'MIGRATION_NEEDED' })
     const [first, second] = [bench.engine({ notifier }), bench.engine({ notifier })]
     await first.start()
     const refused = { code: 'INVALID_CONFIG', message: expect.stringMatching(/^notifier: another engine/) }
     await expect(second.start()).rejects.toMatchObject(refused)
     await first.stop()
     await second.start()
+    await failing.stop()
   })
 })
 
@@ -233,6 +236,15 @@ test('what is no task cannot be enqueued, and that is said', async () => {
   await expect(engine.enqueueMany({} as typeof double, [])).rejects.toMatchObject(
     refused(/no task .* but object/),
   )
+})
+
+test('whatever a schema throws is what enqueue rejects with', async () => {
+  const validate = () => {
+    throw null
+  }
+  const input = { '~standard': { version: 1 as const, vendor: 'own', validate } }
+  const task = { name: 'task', input, options: {} }
+  await expect(bench.engine().enqueue(task, null as never)).rejects.toBe(null)
 })
 
 test('connections are counted by pool, and are where their names say', async () => {

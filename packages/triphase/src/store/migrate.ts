@@ -145,7 +145,8 @@ export function migrationSql(options: { schema?: string; after?: number } = {}):
 
 /** What a statement of the engine failed of where its tables are not there, or not for this role, with the remedy. */
 export function schemaFailure(error: unknown, schema: string): unknown {
-  const { code, message } = error as { code?: unknown; message?: string }
+  // A schema of the application's may throw anything.
+  const { code, message } = (error ?? {}) as { code?: unknown; message?: string }
   // The schema, a table, a function.
   if (code === '3F000' || code === '42P01' || code === '42883') {
     return new TriphaseError(

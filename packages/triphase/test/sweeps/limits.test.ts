@@ -19,14 +19,14 @@ const records = useRecords('sweep_limits_records')
 const table = { name: records.name, key: 'id' }
 const queues = { default: 4 }
 
-test('a rate holds over all pages, and can be changed while the run works', async () => {
-  await records.fill(60)
+/** Begins a run with so many calls a second; tells when each of them began. */
+async function beginRated(name: string, pageSize: number, rate: number) {
   const begun: number[] = []
   const sweep = defineSweep<{ id: string }>({
-    name: 'rated',
+    name,
     table,
-    pageSize: 10,
-    rate: 10,
+    pageSize,
+    rate,
     each: async () => {
       begun.push(performance.now())
     },
@@ -35,30 +35,24 @@ test('a rate holds over all pages, and can be changed while the run works', asyn
   await engine.start()
   const control = engine.sweep(sweep)
   await control.run()
+  const paceOf = (calls: number) => (calls - 1) / ((begun[calls - 1]! - begun[0]!) / 1_000)
+  return { begun, control, paceOf }
+}
+
+test('a rate holds over all pages, and can be changed while the run works', async () => {
+  await records.fill(60)
+  const { begun, control, paceOf } = await beginRated('rated', 10, 10)
   await eventually(() => expect(begun.length).toBeGreaterThanOrEqual(15))
-  expect(14 / ((begun[14]! - begun[0]!) / 1_000)).toBeLessThan(11)
+  expect(paceOf(15)).toBeLessThan(11)
   await control.change({ rate: null })
   expect(await control.settled()).toMatchObject({ state: 'completed', done: 60, rate: null })
 })
 
 test('a rate holds where each page has one record', async () => {
   await records.fill(12)
-  const begun: number[] = []
-  const sweep = defineSweep<{ id: string }>({
-    name: 'rated-pages',
-    table,
-    pageSize: 1,
-    rate: 5,
-    each: async () => {
-      begun.push(performance.now())
-    },
-  })
-  const engine = bench.engine({ tasks: [sweep], queues })
-  await engine.start()
-  const control = engine.sweep(sweep)
-  await control.run()
+  const { control, paceOf } = await beginRated('rated-pages', 1, 5)
   expect(await control.settled()).toMatchObject({ state: 'completed', done: 12 })
-  expect(11 / ((begun[11]! - begun[0]!) / 1_000)).toBeLessThan(5.5)
+  expect(paceOf(12)).toBeLessThan(5.5)
 })
 
 test('a Retry-After that one process was told slows the others down too', async () => {
